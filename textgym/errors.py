@@ -1,0 +1,41 @@
+"""Error messages that say what was expected, what was got and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RewardError(RuntimeError):
+    """A reward raised, or returned something that is not a reward; names the reward and episode."""
+
+
+def near_matches(name: str, known: Iterable[str]) -> str:
+    """A clause naming what `name` may have been meant to be.
+
+    >>> near_matches("keyword", ["keywords", "length"])
+    'did you mean `keywords`? Known: keywords, length'
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(f'`{c}`' for c in close)}? " if close else ""
+    return f"{hint}Known: {', '.join(names)}"
+
+
+def check_known(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raise `TypeError` for the first of `names` that is not `known`, listing near matches."""
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise TypeError(f"unknown {kind} `{name}`; {near_matches(name, known)}")
+
+
+def check_positive_int(name: str, value: object, example: str = "") -> int:
+    """Return `value` if it is an int above 0 (bool excluded), else raise naming `name`."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        kind = type(value).__name__
+        raise TypeError(f"`{name}` must be a positive int, got {value!r} ({kind}). {example}".strip())
+    number = int(value.__index__())
+    if number < 1:
+        raise ValueError(f"`{name}` must be a positive int, got {number}. {example}".strip())
+    return number
