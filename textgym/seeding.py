@@ -22,7 +22,7 @@ def check_split(split: str) -> Split:
     """Return `split` if it names one, else raise `ValueError`."""
     if split not in SPLITS:
         raise ValueError(f'`split` must be "train" or "test", got {split!r}.')
-    return split  # type: ignore[return-value]  # narrowed by the membership test above
+    return split
 
 
 def instance_rng(seed: int, split: Split, row: int, index: int) -> np.random.Generator:

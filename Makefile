@@ -1,0 +1,46 @@
+# Everything runs in a virtual environment of its own, made on first use and again whenever
+# pyproject.toml or constraints.txt change. Another interpreter: `make test PYTHON=python3.13`.
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# One torch thread in each of two test processes: on two cores that is faster than two in one.
+WORKERS ?= 2
+TESTS ?=
+DEMO_OUT ?= runs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format
+
+help:
+	@echo "make demo    teach the bundled model to write better stories, into $(DEMO_OUT)"
+	@echo "make test    run every test (TESTS=tests/textgym for some of them)"
+	@echo "make check   lint, formatting, types and the direction of imports"
+	@echo "make format  put the code into the form that check asks for"
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python of version 3.11 or later found." \
+		"Install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "Setting up $(VENV) with $(PYTHON): once, some minutes."
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[dev]" -c constraints.txt
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/textgym train textgym/Story-v0 --model bundled --timesteps 200000 --seed 0 \
+		--out $(DEMO_OUT) --resume
+
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
