@@ -1,0 +1,167 @@
+"""Log-probs and entropies of chosen tokens, exact, in memory that does not grow with the tokens.
+
+A language model's logits are its largest tensor by far: 8,192 tokens of a 50,257-token vocabulary
+take 1.6 GB, several times over with autograd. Here they exist for one chunk of tokens at a time,
+and once more in the backward pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Logits of up to this many bytes are kept for the backward pass instead of made again.
+_KEEP_BYTES = 32 * 2**20
+
+
+class Head(NamedTuple):
+    """How a hidden state becomes logits: ``cap(scale * (hidden @ weight.T + bias))``."""
+
+    weight: Tensor  # [V', d], V' >= V
+    bias: Tensor | None
+    vocab_size: int  # V: rows beyond it are no tokens
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """`[n, V] float32` of `hidden [n, d]`."""
+        weight = self.weight[: self.vocab_size].float()
+        bias = None if self.bias is None else self.bias[: self.vocab_size].float()
+        logits = torch.nn.functional.linear(hidden.float(), weight, bias)
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if self.softcap is not None:
+            logits = torch.tanh(logits / self.softcap) * self.softcap
+        return logits
+
+
+def pack_support(support: Tensor) -> Tensor:
+    """`[n, V] bool` as `[n, ceil(V / 8)] uint8`, least significant bit first."""
+    n, vocab_size = support.shape
+    padded = torch.nn.functional.pad(support, (0, -vocab_size % 8)).view(n, -1, 8)
+    weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=support.device)
+    return (padded * weights).sum(dim=-1, dtype=torch.uint8)
+
+
+def unpack_support(bits: Tensor, vocab_size: int) -> Tensor:
+    """The inverse of `pack_support`."""
+    shifts = torch.arange(8, dtype=torch.uint8, device=bits.device)
+    unpacked = (bits[..., None] >> shifts) & 1
+    return unpacked.flatten(-2)[..., :vocab_size].bool()
+
+
+def token_log_probs(
+    hidden: Tensor,
+    head: Head,
+    actions: Tensor,
+    *,
+    temperature: float = 1.0,
+    support: Tensor | None = None,
+    chunk: int = 128,
+) -> tuple[Tensor, Tensor]:
+    """Log-probs of `actions` and entropies of the distributions they came from.
+
+    Args:
+        hidden: `[n, d]`, hidden states before the head.
+        head: the head.
+        actions: `[n] int64`.
+        temperature: logits are divided by it.
+        support: `[n, ceil(V / 8)] uint8`, the packed tokens each action was chosen among; the
+            rest has probability 0. None for all tokens.
+        chunk: tokens whose logits exist at one time.
+
+    Returns:
+        `[n] float32` log-probs and `[n] float32` entropies, in nats, differentiable.
+    """
+    scale, softcap = head.scale, head.softcap
+    bias = head.bias
+    keep = hidden.shape[0] * head.vocab_size * 4 <= _KEEP_BYTES
+    size = hidden.shape[0] if keep else chunk
+    return _TokenLogProbs.apply(
+        hidden, head.weight, bias, actions, support, head.vocab_size, scale, softcap,
+        temperature, max(1, size), keep,
+    )  # fmt: skip
+
+
+class _TokenLogProbs(torch.autograd.Function):
+    """See `token_log_probs`; the backward pass makes each chunk's logits once more."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, actions: Tensor,
+        support: Tensor | None, vocab_size: int, scale: float, softcap: float | None,
+        temperature: float, chunk: int, keep: bool,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        head = Head(weight, bias, vocab_size, scale, softcap)
+        log_probs = hidden.new_empty(hidden.shape[0], dtype=torch.float32)
+        entropies = torch.empty_like(log_probs)
+        kept = None
+        for i in range(0, len(actions), chunk):
+            part = slice(i, i + chunk)
+            logits = head.logits(hidden[part])
+            log_p = _log_softmax(logits, temperature, support, part)
+            log_probs[part] = log_p.gather(1, actions[part, None])[:, 0]
+            p = log_p.exp()
+            # 0 log 0 is 0: tokens outside the support have log-prob -inf.
+            terms = p * log_p if support is None else torch.where(p > 0, p * log_p, 0.0)
+            entropies[part] = -terms.sum(dim=-1)
+            if keep:
+                kept = (log_p, logits if softcap is not None else None)
+        ctx.head, ctx.support, ctx.kept = (vocab_size, scale, softcap), support, kept
+        ctx.temperature, ctx.chunk = temperature, chunk
+        ctx.save_for_backward(hidden, weight, bias, actions, entropies)
+        return log_probs, entropies
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_log_probs: Tensor, grad_entropies: Tensor) -> tuple[Any, ...]:
+        hidden, weight, bias, actions, entropies = ctx.saved_tensors
+        vocab_size, scale, softcap = ctx.head
+        head = Head(weight, bias, vocab_size, scale, softcap)
+        used = weight[:vocab_size]
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        grad_bias = None if bias is None else torch.zeros_like(bias)
+        # PPO always asks for entropies, mostly with a coefficient of zero.
+        with_entropy = bool(grad_entropies.any())
+        for i in range(0, len(actions), ctx.chunk):
+            part = slice(i, i + ctx.chunk)
+            if ctx.kept is not None:
+                log_p, logits = ctx.kept
+            else:
+                logits = head.logits(hidden[part])
+                log_p = _log_softmax(logits, ctx.temperature, ctx.support, part)
+            g = grad_log_probs[part, None]
+            p = log_p.exp()
+            grad = p * -g  # d log p(a) / d logits = onehot(a) - p
+            grad.scatter_add_(1, actions[part, None], g)
+            if with_entropy:  # d H / d logits = -p (log p + H)
+                h = entropies[part, None]
+                inner = torch.where(p > 0, p * (log_p + h), 0.0)
+                grad -= grad_entropies[part, None] * inner
+            if ctx.temperature != 1.0:
+                grad /= ctx.temperature
+            if softcap is not None:
+                grad *= 1.0 - (logits / softcap) ** 2
+            if scale != 1.0:
+                grad *= scale
+            grad_hidden[part] = (grad @ used.float()).to(hidden.dtype)
+            if grad_weight is not None:
+                grad_weight[:vocab_size] += (grad.T @ hidden[part].float()).to(weight.dtype)
+            if grad_bias is not None:
+                grad_bias[:vocab_size] += grad.sum(dim=0).to(bias.dtype)
+        return grad_hidden, grad_weight, grad_bias, *([None] * 8)
+
+
+def _log_softmax(
+    logits: Tensor, temperature: float, support: Tensor | None, part: slice
+) -> Tensor:
+    if temperature != 1.0:
+        logits = logits / temperature
+    if support is not None:
+        inside = unpack_support(support[part], logits.shape[-1])
+        logits = logits.masked_fill(~inside, -torch.inf)
+    return torch.log_softmax(logits, dim=-1)
