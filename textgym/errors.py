@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class RewardError(RuntimeError):
-    """A reward raised, or returned something that is not a reward; names the reward and episode."""
+    """A reward raised, or returned something that is not a reward; names the reward and episode.
+
+    The step in which it happened has taken place, and no other row has lost anything: `result` is
+    what the step would have returned, the faulty row being paid nothing by this reward.
+
+    Attributes:
+        reward_name: the reward at fault.
+        episode: the episode it failed on.
+        row: that episode's row of the vector env (0 in a single env).
+        result: what `step` would have returned; None outside an environment.
+    """
+
+    reward_name: str | None = None
+    episode: Any = None
+    row: int | None = None
+    result: tuple[Any, ...] | None = None
 
 
 def near_matches(name: str, known: Iterable[str]) -> str:

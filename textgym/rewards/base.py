@@ -20,6 +20,10 @@ class Reward(abc.ABC):
     trainer's reward function. Any function from episodes to floats will do instead, see
     `FunctionReward`.
 
+    A per-token reward also defines `per_token_rewards` and sets `per_token`. Each step then pays
+    what the sum of an episode's token rewards has grown by since the step before, so that over an
+    episode they add up to the sum of those of the finished episode, and `__call__` is that sum.
+
     Attributes:
         name: the key under which the component appears in `info["rewards"]`.
         range: the least and the greatest value it can give.
@@ -33,3 +37,10 @@ class Reward(abc.ABC):
     @abc.abstractmethod
     def __call__(self, episodes: Sequence[Episode]) -> NDArray[np.float32]:
         """`[B] float32`, one reward for each of `episodes`."""
+
+    def per_token_rewards(self, episodes: Sequence[Episode]) -> list[NDArray[np.float32]]:
+        """One `[N] float32` an episode: a reward for each of its completion tokens so far.
+
+        Only called where `per_token` is True. Unfinished episodes have no `finish_reason`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no per-token rewards")

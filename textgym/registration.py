@@ -1,0 +1,126 @@
+"""Registered environments: one row per id, and the functions that make them.
+
+Everything heavier than Gymnasium is named as a string and imported when an environment is made.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+
+from textgym.errors import check_known
+
+if TYPE_CHECKING:
+    from textgym.envs.token_env import TokenEnv
+    from textgym.envs.token_vector_env import TokenVectorEnv
+    from textgym.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class EnvRow:
+    """A registered environment.
+
+    Args:
+        id: what `gym.make` takes.
+        task: where its task class is, as ``"module:Class"``.
+        summary: one line on what the agent does.
+        smoke_kwargs: keyword arguments that make a small one, for tests.
+    """
+
+    id: str
+    task: str
+    summary: str
+    smoke_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def task_class(self) -> type[Task]:
+        """Import and return the task class."""
+        return _task_class(self.task)
+
+
+REGISTRY: Mapping[str, EnvRow] = MappingProxyType(
+    {
+        row.id: row
+        for row in (
+            EnvRow(
+                "textgym/Continuation-v0",
+                "textgym.tasks.continuation:ContinuationTask",
+                "Continue prompts of your own; all reward comes from the rewards you add.",
+            ),
+            EnvRow(
+                "textgym/Story-v0",
+                "textgym.tasks.story:StoryTask",
+                "Finish a little story so that it holds, and ends, as its prompt asks.",
+            ),
+        )
+    }
+)
+
+
+def list_ids() -> list[str]:
+    """The registered ids, sorted."""
+    return sorted(REGISTRY)
+
+
+def register_all() -> None:
+    """Register every row with Gymnasium; doing so again changes nothing."""
+    for row in REGISTRY.values():
+        if row.id not in gym.registry:
+            gym.register(
+                row.id,
+                entry_point="textgym.registration:make_env",
+                vector_entry_point="textgym.registration:make_vector_env",
+                kwargs={"task": row.task},
+            )
+
+
+def make_env(task: str, **kwargs: Any) -> TokenEnv:
+    """A `TokenEnv`, the entry point of every registered id.
+
+    Args:
+        task: the task class, as ``"module:Class"``.
+        kwargs: arguments of the task class and of `TokenEnv`; each goes where it is known.
+
+    Raises:
+        TypeError: for an argument that neither knows, listing near matches.
+    """
+    from textgym.envs.token_env import TokenEnv
+
+    made, rest = _split_kwargs(task, kwargs, TokenEnv)
+    return TokenEnv(made, **rest)
+
+
+def make_vector_env(task: str, num_envs: int = 1, **kwargs: Any) -> TokenVectorEnv:
+    """A `TokenVectorEnv`, the vector entry point of every registered id; see `make_env`."""
+    from textgym.envs.token_vector_env import TokenVectorEnv
+
+    made, rest = _split_kwargs(task, kwargs, TokenVectorEnv)
+    return TokenVectorEnv(made, num_envs, **rest)
+
+
+def _task_class(entry: str) -> type[Task]:
+    module, _, name = entry.partition(":")
+    found: type[Task] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _split_kwargs(
+    entry: str, kwargs: Mapping[str, Any], env_class: type
+) -> tuple[Task, dict[str, Any]]:
+    task_class = _task_class(entry)
+    of_task = _keywords(task_class)
+    of_env = _keywords(env_class) - {"task", "num_envs"}
+    check_known("argument", kwargs, sorted(of_task | of_env))
+    task = task_class(**{k: v for k, v in kwargs.items() if k in of_task})
+    return task, {k: v for k, v in kwargs.items() if k not in of_task}
+
+
+def _keywords(kind: type) -> set[str]:
+    if kind.__init__ is object.__init__:
+        return set()
+    return set(inspect.signature(kind).parameters)
