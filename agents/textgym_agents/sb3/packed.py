@@ -1,0 +1,53 @@
+"""`PackedBatch`: transitions of whole episode segments, one forward each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """n transitions of S segments.
+
+    Args:
+        input_ids: `[S, T] int64`, right-padded contexts at the last state of each segment.
+        index: `[n] int64`, where each state's last token lies in the flattened `[S * T]`.
+        actions: `[n] int64`, the token chosen in each state.
+        counts: transitions of each segment; their sum is n, in the order of `index`.
+        support: `[n, ceil(V / 8)] uint8`, packed tokens each was chosen among, or None for all.
+    """
+
+    input_ids: Tensor
+    index: Tensor
+    actions: Tensor
+    counts: list[int]
+    support: Tensor | None = None
+
+    def parts(self, max_tokens: int) -> Iterator[PackedBatch]:
+        """The same in order, in parts of at most `max_tokens` context tokens."""
+        num_segments, width = self.input_ids.shape
+        step = max(1, max_tokens // width)
+        done = 0
+        for first in range(0, num_segments, step):
+            counts = self.counts[first : first + step]
+            here = slice(done, done + sum(counts))
+            ids = self.input_ids[first : first + step]
+            index = self.index[here] - first * width
+            support = None if self.support is None else self.support[here]
+            # Segments of a part may all be shorter than the longest of the batch.
+            rows, columns = index // width, index % width
+            short = int(columns.max()) + 1
+            yield PackedBatch(
+                ids[:, :short], rows * short + columns, self.actions[here], counts, support
+            )
+            done = here.stop
+
+    def to(self, device: torch.device) -> PackedBatch:
+        """The same on `device`."""
+        support = None if self.support is None else self.support.to(device)
+        moved = (t.to(device) for t in (self.input_ids, self.index, self.actions))
+        return PackedBatch(*moved, self.counts, support)

@@ -1,0 +1,448 @@
+"""`LMPolicy`: a causal language model as the policy of Stable-Baselines3's own PPO and A2C."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from textgym import Tokenizer
+from textgym_agents.lm import (
+    CausalLM,
+    ModelSource,
+    ModelSpec,
+    SamplingRule,
+    SlotCache,
+    load_model,
+    load_tokenizer,
+    pack_support,
+    parameter_count,
+    sample,
+    token_log_probs,
+)
+from textgym_agents.sb3.defaults import WarmedUpRate, suggested_learning_rate
+from textgym_agents.sb3.packed import PackedBatch
+
+# Pools of slots kept at once; one for each (caller, number of rows), least recently used dropped.
+_MAX_POOLS = 4
+# Context tokens in one forward of a packed pass without gradients.
+_SCORE_TOKENS = 8_192
+
+
+class LMPolicy(ActorCriticPolicy):
+    """Writes with a Hugging Face causal language model, token by token.
+
+    Each observation is the whole context, and the policy is a pure function of it; that it feeds
+    the model only what is new is an optimisation (see `SlotCache`) no caller can notice.
+
+    Args:
+        observation_space: of a TextGym environment: a Dict with `input_ids` and `attention_mask`,
+            and `action_mask` where the mask wrapper is on.
+        action_space: `Discrete(V)`.
+        lr_schedule: learning rate by remaining progress.
+        model: ``"bundled"``, a folder, a hub id, a module (copied) or a `ModelSpec`.
+        temperature, top_k, top_p: the rule tokens are sampled by, see `SamplingRule`.
+        kl_coef: weight of the per-token reward ``-kl_coef * (log pi - log p_ref)``, with the
+            model as it was at the start as the reference; 0 for none.
+        kl_target: nats a sequence; adapts `kl_coef` towards it after each rollout. None: fixed.
+        reference: keep a frozen copy of the model, for the KL; None: only where it is used.
+        value_scale: factor on the value head's output. Adam moves every weight by the learning
+            rate, so this is the value head's learning rate as a multiple of the model's.
+        chunk_tokens: tokens whose logits exist at one time in an update.
+        optimizer_class, optimizer_kwargs: AdamW without weight decay unless given.
+        use_sde: not for text; there because SB3 passes it.
+        trust_remote_code: as in `from_pretrained`.
+
+    Raises:
+        ValueError: the spaces are not those of a token environment, or model and tokenizer do not
+            fit.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        model: ModelSource = "bundled",
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        kl_coef: float = 0.02,
+        kl_target: float | None = None,
+        reference: bool | None = None,
+        value_scale: float = 1.0,
+        chunk_tokens: int = 128,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
+        optimizer_kwargs: Mapping[str, Any] | None = None,
+        use_sde: bool = False,
+        trust_remote_code: bool = False,
+    ) -> None:
+        _check_spaces(observation_space, action_space)
+        if use_sde:
+            raise ValueError("`use_sde` is for continuous actions; text has none. Leave it False.")
+        if kl_coef < 0 or (kl_target is not None and kl_target <= 0):
+            raise ValueError(
+                f"`kl_coef` must be at least 0 and `kl_target` above 0, got {kl_coef}, {kl_target}."
+            )
+        if optimizer_kwargs is None and issubclass(optimizer_class, torch.optim.AdamW):
+            optimizer_kwargs = {"weight_decay": 0.0, "betas": (0.9, 0.99), "fused": True}
+        # BasePolicy's: ActorCriticPolicy's own would build an MLP.
+        BasePolicy.__init__(
+            self,
+            observation_space,
+            action_space,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=dict(optimizer_kwargs or {}),
+        )
+        self.rule = SamplingRule(temperature, top_k, top_p)
+        self.kl_target = kl_target
+        self.with_reference = reference if reference is not None else bool(kl_coef or kl_target)
+        self.value_scale = value_scale
+        self.chunk_tokens = chunk_tokens
+        self.trust_remote_code = trust_remote_code
+        self.lr_schedule = lr_schedule
+        self.context_size = int(observation_space["input_ids"].shape[0])
+        self.vocab_size = int(action_space.n)
+        # A buffer: saved and loaded with the weights, as it changes while learning.
+        self.register_buffer("kl_coef", torch.tensor(float(kl_coef), dtype=torch.float64))
+        self.kl_stats: dict[str, float] = {}
+        self._pools: OrderedDict[tuple[str, int], SlotCache] = OrderedDict()
+        self._stale = True
+        self._versions = -1
+        self._source = model
+        self._missing: Exception | None = None
+        try:
+            loaded, tokenizer = self._open(model)
+        except (FileNotFoundError, ConnectionError) as error:
+            # A saved agent brings its model with it (see `load_state_dict`), whatever became of
+            # the folder it once came from. Any other use of this policy raises `error`.
+            warnings.warn(f"{error} (Right only while loading a saved agent.)", stacklevel=2)
+            self._missing = error
+            self.value_head = nn.Linear(1, 1)
+            self._make_optimizer()
+            return
+        self._install(loaded, tokenizer)
+
+    # ------------------------------------------------------------------ construction
+    def _open(self, source: ModelSource) -> tuple[nn.Module, Tokenizer | None]:
+        tokenizer = load_tokenizer(source)
+        self._check_tokenizer(tokenizer, source)
+        return load_model(source, trust_remote_code=self.trust_remote_code), tokenizer
+
+    def _check_tokenizer(self, tokenizer: Tokenizer | None, source: ModelSource) -> None:
+        expected = getattr(self.action_space, "tokenizer_hash", None)
+        if tokenizer is None or expected is None or tokenizer.hash == expected:
+            return
+        name = source if isinstance(source, str) else tokenizer.name
+        raise ValueError(
+            f"the model {name} was trained with another tokenizer ({tokenizer.vocab_size} tokens) "
+            f"than the environment uses ({self.vocab_size} tokens). Give the environment the "
+            f"model's: `make_vec_env(..., tokenizer={str(name)!r})`."
+        )
+
+    def _install(self, model: nn.Module, tokenizer: Tokenizer | None) -> None:
+        self.lm = CausalLM(model, self.vocab_size, self.context_size)
+        self.tokenizer = tokenizer
+        self.value_head = nn.Linear(self.lm.hidden_size, 1)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+        self.reference: nn.Module | None = None
+        if self.with_reference:
+            self.reference = copy.deepcopy(self.lm).requires_grad_(False).eval()
+        self._missing = None
+        size = parameter_count(model)
+        schedule = getattr(self.lr_schedule, "value_schedule", self.lr_schedule)
+        if isinstance(schedule, WarmedUpRate):
+            schedule.resolve(size)
+        elif self.lr_schedule(1.0) > 10 * suggested_learning_rate(size):
+            warnings.warn(
+                f"a learning rate of {self.lr_schedule(1.0):.1e} is likely to destroy a model of "
+                f"{size:,} parameters; about {suggested_learning_rate(size):.0e} is usual. "
+                "`**ppo_defaults(envs)` sets this and more.",
+                stacklevel=4,
+            )
+        self._make_optimizer()
+
+    def _make_optimizer(self) -> None:
+        trained = [p for p in self.parameters() if p.requires_grad]
+        rate = self.lr_schedule(1)
+        self.optimizer = self.optimizer_class(trained, lr=rate, **self.optimizer_kwargs)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        spec = self._spec()
+        return {
+            "observation_space": self.observation_space,
+            "action_space": self.action_space,
+            "lr_schedule": self.lr_schedule,
+            "model": self._source if spec is None else spec,
+            "temperature": self.rule.temperature,
+            "top_k": self.rule.top_k,
+            "top_p": self.rule.top_p,
+            "kl_coef": float(self.kl_coef),
+            "kl_target": self.kl_target,
+            "reference": self.with_reference,
+            "value_scale": self.value_scale,
+            "chunk_tokens": self.chunk_tokens,
+            "optimizer_class": self.optimizer_class,
+            "optimizer_kwargs": self.optimizer_kwargs,
+            "trust_remote_code": self.trust_remote_code,
+        }
+
+    # ------------------------------------------------------------------ acting
+    def forward(
+        self, obs: PyTorchObs, deterministic: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Sample a token for each row.
+
+        Returns:
+            actions `[B] int64`, values `[B, 1]` and log-probs `[B]` of the distribution sampled
+            from, in nats.
+        """
+        hidden = self._hidden(obs, "forward")
+        actions, log_probs, support = self._choose(hidden, obs, deterministic)
+        if support is not None:
+            # The buffer must keep what the token was chosen among: with other weights it changes.
+            log_probs.support = pack_support(support)
+        return actions, self._values(hidden), log_probs
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        hidden = self._hidden(observation, "predict")
+        return self._choose(hidden, observation, deterministic)[0]
+
+    def predict_values(self, obs: PyTorchObs) -> Tensor:
+        """`[B, 1]`, the values of `obs`."""
+        values = self._values(self._hidden(obs, "forward"))
+        # `TokenRolloutBuffer` needs the policy for the KL reward, and is built before it.
+        values.lm_policy = self
+        return values
+
+    def get_distribution(self, obs: PyTorchObs) -> Any:
+        """SB3's categorical distribution over the V tokens."""
+        from stable_baselines3.common.distributions import CategoricalDistribution
+
+        logits = self.lm.head.logits(self._hidden(obs, "predict"))
+        support = self.rule.support(logits, self._action_mask(obs))
+        logits = logits / self.rule.temperature
+        if support is not None:
+            # Finite: SB3's entropy multiplies by probability, and 0 times infinity is not 0.
+            logits = logits.masked_fill(~support, torch.finfo(logits.dtype).min)
+        return CategoricalDistribution(self.vocab_size).proba_distribution(logits)
+
+    def _choose(
+        self, hidden: Tensor, obs: PyTorchObs, deterministic: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        logits = self.lm.head.logits(hidden)  # [B, V]
+        support = self.rule.support(logits, self._action_mask(obs))
+        if self.rule.temperature != 1.0:
+            logits = logits / self.rule.temperature
+        if support is not None:
+            logits = logits.masked_fill(~support, -torch.inf)
+        log_probs = logits.log_softmax(dim=-1)
+        actions = log_probs.argmax(dim=-1) if deterministic else sample(log_probs)
+        return actions, log_probs.gather(1, actions[:, None])[:, 0], support
+
+    def _values(self, hidden: Tensor) -> Tensor:
+        return self.value_head(hidden.float()) * self.value_scale
+
+    def _action_mask(self, obs: PyTorchObs) -> Tensor | None:
+        mask = obs.get("action_mask")
+        return None if mask is None else mask.bool()
+
+    def _hidden(self, obs: PyTorchObs, caller: str) -> Tensor:
+        """`[B, d]` at the last token of each context."""
+        self._require_model()
+        ids = obs["input_ids"].long()
+        lengths = obs["attention_mask"].sum(dim=1).cpu().numpy().astype(np.int64)
+        if torch.is_grad_enabled():  # a warm cache under autograd gives wrong gradients
+            self._stale = True
+            hidden = self.lm.hidden_states(ids[:, : int(lengths.max())])
+            rows = torch.arange(len(ids), device=ids.device)
+            return hidden[rows, torch.from_numpy(lengths - 1).to(ids.device)]
+        if not self.lm.incremental:
+            return self.lm.last_hidden(ids, lengths)
+        versions = sum(p._version for p in self.lm.parameters())
+        if self._stale or versions != self._versions:
+            for pool in self._pools.values():
+                pool.clear()
+            self._stale, self._versions = False, versions
+        return self._pool(caller, len(ids)).last_hidden(ids, lengths)
+
+    def _pool(self, caller: str, num_rows: int) -> SlotCache:
+        key = (caller, num_rows)
+        pool = self._pools.get(key)
+        if pool is None or pool.device != self.lm.device:
+            pool = self._pools[key] = SlotCache(self.lm, num_rows, self.context_size)
+        self._pools.move_to_end(key)
+        while len(self._pools) > _MAX_POOLS:
+            self._pools.popitem(last=False)
+        return pool
+
+    # ------------------------------------------------------------------ learning
+    def evaluate_actions(
+        self, obs: PyTorchObs | PackedBatch, actions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Values `[n, 1]`, log-probs `[n]` and entropies `[n]` of `actions`, with gradients.
+
+        Args:
+            obs: whole segments from `TokenRolloutBuffer`, or n padded contexts as SB3's own
+                buffer yields them (exact too, at many times the work).
+            actions: `[n]`, tokens.
+        """
+        self._require_model()
+        if torch.is_grad_enabled():
+            self._stale = True
+        actions = actions.long().flatten()
+        if isinstance(obs, PackedBatch):
+            hidden, support = self._packed_hidden(self.lm, obs), obs.support
+        else:
+            hidden = self._full_hidden(obs)
+            mask = self._action_mask(obs)
+            if self.rule.truncates:
+                # What was chosen among at rollout is not in SB3's own buffer, and truncating anew
+                # would put sampled tokens outside the support.
+                raise ValueError(
+                    "`top_k` and `top_p` need `rollout_buffer_class=TokenRolloutBuffer`, which "
+                    "keeps what each token was chosen among."
+                )
+            support = None if mask is None else pack_support(mask)
+        log_probs, entropies = self._log_probs(self.lm, hidden, actions, support)
+        return self._values(hidden), log_probs, entropies
+
+    def _full_hidden(self, obs: PyTorchObs) -> Tensor:
+        ids, lengths = obs["input_ids"].long(), obs["attention_mask"].sum(dim=1).long()
+        hidden = self.lm.hidden_states(ids[:, : int(lengths.max())])
+        return hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
+
+    @staticmethod
+    def _packed_hidden(lm: CausalLM, batch: PackedBatch) -> Tensor:
+        """`[n, d]` at the n states of `batch`: one forward a segment, gathered before the head."""
+        hidden = lm.hidden_states(batch.input_ids)  # [S, T, d]
+        return hidden.flatten(0, 1)[batch.index]
+
+    def _log_probs(
+        self, lm: CausalLM, hidden: Tensor, actions: Tensor, support: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        return token_log_probs(
+            hidden,
+            lm.head,
+            actions,
+            temperature=self.rule.temperature,
+            support=support,
+            chunk=self.chunk_tokens,
+        )
+
+    @torch.no_grad()
+    def packed_log_probs(self, batch: PackedBatch, *, reference: bool = False) -> Tensor:
+        """`[n]`, log-probs of `batch.actions` under this model or the frozen reference."""
+        self._require_model()
+        lm = self.reference if reference else self.lm
+        if lm is None:
+            raise ValueError("this policy keeps no reference model; pass `reference=True` to it.")
+        parts = [
+            self._log_probs(lm, self._packed_hidden(lm, part), part.actions, part.support)[0]
+            for part in batch.parts(_SCORE_TOKENS)
+        ]
+        return torch.cat(parts)
+
+    def adapt_kl(self, kl_per_sequence: float) -> None:
+        """Move `kl_coef` towards `kl_target`, by at most a tenth a rollout.
+
+        Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, section 2.2.
+        """
+        if self.kl_target is not None:
+            error = float(np.clip(kl_per_sequence / self.kl_target - 1.0, -0.2, 0.2))
+            self.kl_coef.mul_(1.0 + 0.5 * error)
+
+    # ------------------------------------------------------------------ when the weights change
+    def set_training_mode(self, mode: bool) -> None:
+        """As in SB3; going to training drops the key-value cache."""
+        if mode:
+            self.invalidate_cache()
+        self.train(mode)
+
+    def invalidate_cache(self) -> None:
+        """Forget cached keys and values. Call it after changing weights by hand."""
+        self._stale = True
+
+    def train(self, mode: bool = True) -> LMPolicy:
+        """Switch modes; the reference never trains."""
+        super().train(mode)
+        if getattr(self, "reference", None) is not None:
+            self.reference.eval()
+        return self
+
+    # ------------------------------------------------------------------ saving
+    def _require_model(self) -> None:
+        if self._missing is not None:
+            raise self._missing
+
+    def _spec(self) -> ModelSpec | None:
+        """Enough to build the model without its folder; None where no tokenizer is known."""
+        if self._missing is not None or self.tokenizer is None:
+            return None
+        return ModelSpec.of(self.lm.model, self.tokenizer)
+
+    def get_extra_state(self) -> dict[str, str]:
+        """Configuration and tokenizer, so that loading works when the model's folder is gone."""
+        spec = self._spec()
+        return {} if spec is None else dict(vars(spec))
+
+    def set_extra_state(self, state: dict[str, str]) -> None:
+        """Nothing to do: `load_state_dict` reads it before the weights."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As in torch; builds the model first where its folder was gone, and drops the cache."""
+        if self._missing is not None:
+            spec = state_dict.get("_extra_state")
+            if not spec:
+                raise self._missing
+            self._install(*ModelSpec(**spec).build())
+        self.invalidate_cache()
+        return super().load_state_dict(state_dict, *args, **kwargs)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model as ordinary Hugging Face files, tokenizer and sampling rule included."""
+        self._require_model()
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        model = self.lm.model
+        if getattr(model, "generation_config", None) is not None:
+            settings = copy.deepcopy(model.generation_config)
+            settings.do_sample = True
+            settings.temperature = self.rule.temperature
+            settings.top_k = self.rule.top_k
+            settings.top_p = self.rule.top_p
+            eos_token_id = getattr(self.action_space, "eos_token_id", None)
+            if eos_token_id is not None:
+                settings.eos_token_id = eos_token_id
+            previous, model.generation_config = model.generation_config, settings
+            try:
+                model.save_pretrained(path)
+            finally:
+                model.generation_config = previous
+        else:
+            model.save_pretrained(path)
+        if self.tokenizer is not None:
+            self.tokenizer.save(path)
+
+
+def _check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
+    keys = getattr(observation_space, "spaces", {})
+    if "input_ids" not in keys or "attention_mask" not in keys:
+        raise ValueError(
+            "LMPolicy needs observations with `input_ids` and `attention_mask`, got "
+            f"{observation_space}. Make the environment with `make_vec_env` or `gym.make`."
+        )
+    if not isinstance(action_space, spaces.Discrete):
+        raise ValueError(f"LMPolicy needs a Discrete action space, got {action_space}.")
