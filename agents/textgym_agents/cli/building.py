@@ -1,0 +1,67 @@
+"""Environments and agents from options. Imports torch: only loaded where a model is needed."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from textgym_agents.cli.options import EnvOptions, ModelOptions, TrainOptions
+from textgym_agents.sb3 import (
+    LMPolicy,
+    TokenRolloutBuffer,
+    a2c_defaults,
+    make_vec_env,
+    ppo_defaults,
+)
+
+_ALGORITHMS = {"ppo": (PPO, ppo_defaults), "a2c": (A2C, a2c_defaults)}
+
+
+def build_envs(env: EnvOptions, model: ModelOptions, *, n_envs: int, seed: int, split: str) -> Any:
+    """The vector environment that the options ask for."""
+    return make_vec_env(
+        env.id,
+        n_envs=n_envs,
+        tokenizer=model.env_tokenizer,
+        split=split,
+        seed=seed,
+        rewards=env.reward_objects(),
+        **env.keywords(),
+    )
+
+
+def policy_keywords(model: ModelOptions) -> dict[str, Any]:
+    """`policy_kwargs` for the model and its sampling."""
+    return {
+        "model": model.model,
+        "temperature": model.temperature,
+        "top_k": model.top_k,
+        "top_p": model.top_p,
+    }
+
+
+def build_agent(options: TrainOptions, envs: Any) -> OnPolicyAlgorithm:
+    """Stable-Baselines3's own algorithm around the language model."""
+    algorithm, defaults = _ALGORITHMS[options.algo]
+    policy = policy_keywords(options.model)
+    for name in ("kl_coef", "kl_target"):
+        if (value := getattr(options, name)) is not None:
+            policy[name] = value
+    keywords = defaults(envs, model=options.model.model)
+    if options.learning_rate is not None:
+        keywords["learning_rate"] = options.learning_rate
+    with warnings.catch_warnings():
+        # SB3 advises the CPU for policies that are not convolutional; ours is a language model.
+        warnings.filterwarnings("ignore", message="You are trying to run")
+        return algorithm(
+            LMPolicy,
+            envs,
+            rollout_buffer_class=TokenRolloutBuffer,
+            policy_kwargs=policy,
+            seed=options.seed,
+            device=options.model.device,
+            **keywords,
+        )

@@ -1,0 +1,314 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from textgym_agents.cli.errors import INTERRUPTED, CommandError, bad_input
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Text environments for reinforcement learning, and language models that learn in them.",
+)
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="An environment; see `textgym list`.")]
+Prompt = Annotated[
+    list[str] | None,
+    typer.Option("--prompt", metavar="TEXT", help="A text to continue. Can be repeated."),
+]
+Prompts = Annotated[
+    str | None,
+    typer.Option("--prompts", metavar="FILE", help="Texts to continue: one a line, or JSONL."),
+]
+Reward = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--reward",
+        metavar="SPEC",
+        help="A reward to add, such as keywords:happy,love or length:80. Can be repeated.",
+    ),
+]
+Env = Annotated[
+    list[str] | None,
+    typer.Option("--env", metavar="KEY=VALUE", help="A further argument of the environment."),
+]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(min=1, help="Tokens of an episode; the task's own by default.")
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="`bundled`, a folder of Hugging Face files, or a hub id.",
+        show_default="bundled",
+    ),
+]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(metavar="PATH", help="A tokenizer, where it is not the model's own."),
+]
+Temperature = Annotated[float | None, typer.Option(help="Of sampling.", show_default="1.0")]
+TopK = Annotated[int | None, typer.Option(help="Of sampling; 0 is off.", show_default="0")]
+TopP = Annotated[float | None, typer.Option(help="Of sampling; 1 is off.", show_default="1.0")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or auto.", show_default="auto")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"textgym {version('textgym')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options_of_all(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+@app.command("list")
+def list_environments(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """List the environments."""
+    from textgym_agents.cli.catalogue import listing
+
+    rows = listing()
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    width = max(len(row["id"]) for row in rows)
+    for row in rows:
+        print(f"{row['id']:{width}}  {row['summary']}")
+
+
+@app.command()
+def play(
+    env_id: Id,
+    prompt: Prompt = None,
+    prompts: Prompts = None,
+    reward: Reward = None,
+    env: Env = None,
+    max_new_tokens: MaxNewTokens = None,
+    tokenizer: Tokenizer = None,
+    split: Annotated[str, typer.Option(help="train or test.")] = "train",
+    seed: Annotated[int | None, typer.Option(min=0, help="Which prompts come.")] = None,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this many.", show_default="no end")
+    ] = None,
+) -> None:
+    """Play an environment by hand: type the text, see the reward and the score."""
+    from rich.console import Console
+
+    from textgym.registration import REGISTRY, make_env
+    from textgym_agents.cli.catalogue import check_id
+    from textgym_agents.cli.options import EnvOptions, key_values
+    from textgym_agents.cli.playing import play as play_in
+
+    options = EnvOptions(
+        check_id(env_id),
+        prompts=tuple(prompt or ()),
+        prompts_file=prompts,
+        rewards=tuple(reward or ()),
+        max_new_tokens=max_new_tokens,
+        env=key_values(env or ()),
+    )
+    with bad_input():
+        keywords: dict[str, Any] = options.keywords() | {"split": split, "tokenizer": tokenizer}
+        made = make_env(REGISTRY[options.id].task, rewards=options.reward_objects(), **keywords)
+    play_in(made, Console(highlight=False), input_line, seed=seed, episodes=episodes)
+
+
+def input_line() -> str:
+    """A line of standard input, without its newline; `EOFError` at its end."""
+    if sys.stdin.isatty():
+        return input("> ")
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line.rstrip("\r\n")
+
+
+@app.command()
+def train(
+    env_id: Id,
+    out: Annotated[str, typer.Option(metavar="FOLDER", help="Where everything is left.")],
+    model: Model = None,
+    tokenizer: Tokenizer = None,
+    prompt: Prompt = None,
+    prompts: Prompts = None,
+    reward: Reward = None,
+    env: Env = None,
+    max_new_tokens: MaxNewTokens = None,
+    timesteps: Annotated[
+        int | None, typer.Option(min=1, help="Tokens to train for.", show_default="200000")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, show_default="0")] = None,
+    n_envs: Annotated[
+        int | None, typer.Option(min=1, help="Texts written at once.", show_default="64")
+    ] = None,
+    algo: Annotated[str | None, typer.Option(help="ppo or a2c.", show_default="ppo")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="By default what suits the model.")
+    ] = None,
+    kl_coef: Annotated[
+        float | None, typer.Option(help="What a nat of KL to the base model costs.")
+    ] = None,
+    kl_target: Annotated[
+        float | None, typer.Option(help="Adapt that cost to this KL, in nats a token.")
+    ] = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    threads: Annotated[
+        str, typer.Option(metavar="N|auto", help="Of torch; auto measures.")
+    ] = "auto",
+    device: Device = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(min=1, help="In tokens.", show_default="50000")
+    ] = None,
+    eval_episodes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Held-out texts before and after.", show_default="256"),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue the run in the folder; start it if there is none."),
+    ] = False,
+) -> None:
+    """Teach a language model by reinforcement learning."""
+    from rich.console import Console
+
+    from textgym_agents.cli.catalogue import check_id
+    from textgym_agents.cli.options import TrainOptions, key_values, train_options
+    from textgym_agents.cli.run_folder import RunFolder
+
+    given = {
+        "id": check_id(env_id),
+        "prompts": tuple(prompt or ()),
+        "prompts_file": prompts,
+        "rewards": tuple(reward or ()),
+        "env": key_values(env or ()),
+        "max_new_tokens": max_new_tokens,
+        "model": model,
+        "tokenizer": tokenizer,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "device": device,
+        "timesteps": timesteps,
+        "seed": seed,
+        "n_envs": n_envs,
+        "algo": algo,
+        "learning_rate": learning_rate,
+        "kl_coef": kl_coef,
+        "kl_target": kl_target,
+        "threads": thread_count(threads),
+        "checkpoint_every": checkpoint_every,
+        "eval_episodes": eval_episodes,
+    }
+    folder = RunFolder(out)
+    with bad_input():
+        stored = TrainOptions.from_json(folder.record["options"]) if folder.check(resume) else None
+        options = train_options(given, stored)
+        if stored is None:
+            options.model.check()
+        options.env.keywords()
+        options.env.reward_objects()
+
+        # Only now: what follows takes seconds to import.
+        from textgym_agents.cli.training import train as train_into
+
+    console = Console(highlight=False)
+    if not train_into(options, folder, console, command_line()):
+        done = folder.record["timesteps"]
+        print(
+            f"textgym: stopped after {done:,} of {options.timesteps:,} tokens; {folder.model} is "
+            "saved. Continue with the same command and --resume.",
+            file=sys.stderr,
+        )
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command()
+def evaluate(
+    env_id: Id,
+    model: Model = None,
+    tokenizer: Tokenizer = None,
+    prompt: Prompt = None,
+    prompts: Prompts = None,
+    reward: Reward = None,
+    env: Env = None,
+    max_new_tokens: MaxNewTokens = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Texts to write.")] = 256,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    greedy: Annotated[
+        bool, typer.Option("--greedy", help="Take the likeliest token instead of sampling.")
+    ] = False,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    threads: Annotated[
+        str, typer.Option(metavar="N|auto", help="Of torch; auto is 1 on a CPU.")
+    ] = "auto",
+    device: Device = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Score a model on held-out prompts."""
+    from textgym_agents.cli.catalogue import check_id
+    from textgym_agents.cli.options import key_values, train_options
+
+    given = {
+        "id": check_id(env_id),
+        "prompts": tuple(prompt or ()),
+        "prompts_file": prompts,
+        "rewards": tuple(reward or ()),
+        "env": key_values(env or ()),
+        "max_new_tokens": max_new_tokens,
+        "model": model,
+        "tokenizer": tokenizer,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "device": device,
+        "seed": seed,
+        "eval_episodes": episodes,
+        "threads": thread_count(threads),
+    }
+    with bad_input():
+        options = train_options(given)
+        options.model.check()
+
+        from textgym_agents.cli.evaluating import evaluate as evaluate_with
+
+        report = evaluate_with(options, greedy=greedy)
+    if as_json:
+        print(json.dumps(report, indent=2, allow_nan=False))
+        return
+    for name, value in report.items():
+        print(f"{name:14}  {value:.4f}" if isinstance(value, float) else f"{name:14}  {value}")
+
+
+def thread_count(text: str) -> int | None:
+    """The number that `--threads` gives, None for `auto`."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise CommandError(f"--threads: expected a number from 1 on, or auto, got {text!r}.")
+    return int(text)
+
+
+def command_line() -> str:
+    """The command as it was typed."""
+    return shlex.join(["textgym", *sys.argv[1:]])

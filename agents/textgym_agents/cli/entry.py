@@ -1,0 +1,69 @@
+"""The entry point: runs a command, and says in one line what went wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from textgym_agents.cli.errors import INTERRUPTED, CommandError, one_line
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    Exit codes: 0 for success, 2 for input that cannot be used, 1 for what went wrong later, 130
+    after Ctrl-C. `TEXTGYM_DEBUG=1` shows the traceback of any error.
+    """
+    sys.exit(run(args))
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    try:
+        try:
+            from textgym_agents.cli.commands import app
+        except ModuleNotFoundError as error:
+            if error.name and error.name.split(".")[0] in ("textgym", "textgym_agents"):
+                raise
+            raise CommandError(
+                f"the command line needs the package `{error.name}`, which is not installed. "
+                "Install all it needs with `pip install 'textgym[agents]'`."
+            ) from error
+        code = app(args=args, prog_name="textgym", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        # `textgym list | head -1`: the reader has what it wanted. Nothing may be flushed on exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("\ntextgym: stopped", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        return report(error)
+
+
+def report(error: Exception) -> int:
+    """Print `error` as one line, or raise it where it is no error of the user's.
+
+    Returns:
+        The exit code.
+    """
+    if os.environ.get("TEXTGYM_DEBUG"):
+        traceback.print_exception(error)
+    if isinstance(error, CommandError):
+        print(f"textgym: error: {one_line(error)}", file=sys.stderr)
+        return error.exit_code
+    # Usage errors of the option parser. Its classes have moved between versions: known by shape.
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+        hint = "Try `textgym --help`."
+        context = getattr(error, "ctx", None)
+        if context is not None:
+            hint = f"Try `{context.command_path} --help`."
+        message = " ".join(str(error.format_message()).split())
+        stop = "" if message.endswith((".", "?")) else "."
+        print(f"textgym: error: {message}{stop} {hint}", file=sys.stderr)
+        return int(error.exit_code)
+    raise error

@@ -1,0 +1,80 @@
+"""Errors a person can act on: one line, an exit code, no traceback."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from textgym.errors import RewardError
+
+BAD_INPUT = 2
+FAILED = 1
+INTERRUPTED = 130
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# How libraries that write files without Python's own `write` put it.
+_FULL_PHRASES = (
+    "no space left",
+    "disk quota exceeded",
+    "file too large",
+    "pytorchstreamwriter failed",
+    "unexpected pos",
+    "os error 28",
+    "os error 27",
+)
+
+
+class CommandError(Exception):
+    """Ends the command with one line on stderr.
+
+    Args:
+        message: what was expected, what was got, what to do.
+        exit_code: 2 for bad input, 1 for what went wrong later.
+    """
+
+    def __init__(self, message: str, exit_code: int = BAD_INPUT) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def one_line(error: BaseException) -> str:
+    """The message of `error` on one line.
+
+    >>> one_line(OSError(28, "No space left on device", "runs/a"))
+    'No space left on device: runs/a'
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if isinstance(error, KeyError):  # whose str is the repr of its argument
+        return " ".join(str(a) for a in error.args)
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether `error`, or what caused it, is a disk without room for a file."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        if any(phrase in str(error).lower() for phrase in _FULL_PHRASES):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextmanager
+def bad_input() -> Iterator[None]:
+    """Turn what libraries raise about unusable input into a `CommandError`."""
+    from gymnasium.error import Error as GymnasiumError
+
+    try:
+        yield
+    except CommandError:
+        raise
+    except (ValueError, TypeError, OSError, LookupError, RewardError, GymnasiumError) as error:
+        raise CommandError(one_line(error)) from error
+    except ImportError as error:
+        raise CommandError(
+            f"{one_line(error)}. Install what the command needs with "
+            "`pip install 'textgym[agents]'`."
+        ) from error

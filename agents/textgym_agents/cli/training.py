@@ -1,0 +1,346 @@
+"""`textgym train`: a run from its options to the folder it leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from rich.console import Console
+from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+
+from textgym.errors import RewardError
+from textgym_agents.cli import threads
+from textgym_agents.cli.building import build_agent, build_envs
+from textgym_agents.cli.display import Sample, TrainingDisplay, before_and_after, figures_table
+from textgym_agents.cli.errors import FAILED as EXIT_FAILED
+from textgym_agents.cli.errors import CommandError, bad_input, is_disk_full, one_line
+from textgym_agents.cli.heldout import HeldOut
+from textgym_agents.cli.options import TrainOptions
+from textgym_agents.cli.progress import DisplayWriter, Progress
+from textgym_agents.cli.run_folder import FAILED, FINISHED, INTERRUPTED, RUNNING, RunFolder
+from textgym_agents.cli.stopping import StopRequest
+from textgym_agents.sb3.checkpoint import (
+    CheckpointCallback,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from textgym_agents.sb3.evaluation import EvaluationResult
+
+SAMPLES = 4
+EVALUATIONS = 10
+_LIVE_EPISODES = 64
+_PACKAGES = (
+    "textgym",
+    "torch",
+    "transformers",
+    "stable_baselines3",
+    "gymnasium",
+    "numpy",
+    "tokenizers",
+)
+
+
+class TrainingRun:
+    """One call of `textgym train`.
+
+    Args:
+        options: what determines the run.
+        folder: where it leaves its results; already checked.
+        console: where to write.
+        command: the command line, for `run.json`.
+    """
+
+    def __init__(
+        self, options: TrainOptions, folder: RunFolder, console: Console, command: str
+    ) -> None:
+        self.options = options
+        self.folder = folder
+        self.console = console
+        self.command = command
+        self.held_out = HeldOut(options.env, options.model, seed=options.seed)
+
+    def run(self) -> bool:
+        """Train, evaluate and save.
+
+        Returns:
+            False after a Ctrl-C that left everything needed to resume.
+        """
+        with bad_input():
+            self.envs = build_envs(
+                self.options.env,
+                self.options.model,
+                n_envs=self.options.n_envs,
+                seed=self.options.seed,
+                split="train",
+            )
+            self.agent = self._agent()
+            self.folder.create()
+        try:
+            self._start()
+            finished = self._learn() if self._remaining() else True
+            if finished:
+                self._finish()
+            return finished
+        except KeyboardInterrupt:
+            self._salvage(INTERRUPTED)
+            raise
+        except Exception as error:
+            self._salvage(FAILED)
+            if (explained := self._explained(error)) is None:
+                raise
+            raise explained from error
+        finally:
+            self.envs.close()
+
+    # ------------------------------------------------------------------ before
+    def _agent(self) -> Any:
+        latest = latest_checkpoint(self.folder.checkpoints)
+        if latest is None:
+            agent = build_agent(self.options, self.envs)
+            self._set_threads(agent)
+            return agent
+        # Gradients differ between numbers of threads: a resumed run keeps the one it had.
+        torch.set_num_threads(self.options.threads or int(self.folder.record["threads"]))
+        agent = load_checkpoint(latest, self.envs)
+        self.console.print(
+            f"Continuing {self.folder.path} at {agent.num_timesteps:,} of "
+            f"{self.options.timesteps:,} tokens.",
+            soft_wrap=True,
+        )
+        return agent
+
+    def _set_threads(self, agent: Any) -> None:
+        if self.options.threads is not None:
+            torch.set_num_threads(self.options.threads)
+            return
+        counts = threads.candidates(threads.available())
+        if len(counts) > 1 and agent.device.type == "cpu":
+            length = int(agent.observation_space["input_ids"].shape[0])
+            work = threads.model_work(agent.policy.lm, rows=self.options.n_envs, length=length)
+            seconds = threads.measure(work, counts)
+            torch.set_num_threads(threads.best(seconds))
+            measured = ", ".join(f"{n}: {s * 1000:.0f} ms" for n, s in seconds.items())
+            self.console.print(f"Threads: {torch.get_num_threads()} (measured {measured})")
+        else:
+            torch.set_num_threads(counts[0])
+
+    def _remaining(self) -> int:
+        return max(0, self.options.timesteps - int(self.agent.num_timesteps))
+
+    def _start(self) -> None:
+        """Write what is known before training, the figures and texts of the base model included."""
+        record = self.folder.record
+        resumed = bool(record)
+        self.folder.update(
+            {
+                "command": record.get("command", self.command),
+                "resumed": [*record.get("resumed", []), self.command] if resumed else [],
+                "versions": _versions(),
+                "seed": self.options.seed,
+                "threads": torch.get_num_threads(),
+                "status": RUNNING,
+                "options": self.options.to_json(),
+            }
+        )
+        self.agent.set_logger(self._logger())
+        if "reward_before" not in record:
+            self._evaluate("before")
+        self.console.print(
+            f"Before, on held-out prompts: {_figures(self.folder.record, 'before')}",
+            soft_wrap=True,
+        )
+
+    def _logger(self) -> Logger:
+        self.tensorboard = TensorBoardOutputFormat(str(self.folder.tensorboard))
+        return Logger(str(self.folder.path), [self.tensorboard])
+
+    # ------------------------------------------------------------------ training
+    def _learn(self) -> bool:
+        agent, options = self.agent, self.options
+        display = TrainingDisplay(self.console, options.timesteps, agent.num_timesteps)
+        agent.logger.output_formats.append(DisplayWriter(display))
+        with StopRequest(display.note) as stop, display:
+            progress = Progress(
+                display,
+                stop,
+                evaluate=self._live_figures,
+                evaluate_every=max(1, options.timesteps // EVALUATIONS),
+                checkpoint=self._checkpoint,
+            )
+            every = CheckpointCallback(self.folder.checkpoints, options.checkpoint_every)
+            try:
+                agent.learn(
+                    self._remaining(), callback=[every, progress], reset_num_timesteps=False
+                )
+                if not progress.stopped:
+                    self._checkpoint()
+            finally:
+                self._record_speed(display)
+        if progress.stopped:
+            self._salvage(INTERRUPTED)
+        return not progress.stopped
+
+    def _checkpoint(self) -> None:
+        save_checkpoint(self.folder.checkpoints, self.agent)
+
+    def _live_figures(self) -> Mapping[str, float]:
+        episodes = min(_LIVE_EPISODES, self.options.eval_episodes)
+        result = self.held_out(self.agent.policy, episodes)
+        figures = {"heldout/reward": result.mean_reward, "heldout/kl": result.mean_kl_per_token}
+        if result.mean_score is not None:
+            figures["heldout/score"] = result.mean_score
+        return figures
+
+    def _record_speed(self, display: TrainingDisplay) -> None:
+        """Seconds of rollouts and updates, summed over resumed sessions; evaluation left out."""
+        seconds = float(self.folder.record.get("train_seconds", 0.0)) + display.train_seconds
+        self.folder.record |= {
+            "timesteps": int(self.agent.num_timesteps),
+            "train_seconds": round(seconds, 3),
+            "tokens_per_s": round(display.tokens_per_second, 1),
+        }
+
+    # ------------------------------------------------------------------ after
+    def _finish(self) -> None:
+        self.folder.save_model(self.agent.policy.save_pretrained)
+        self._evaluate("after")
+        self.folder.update({"status": FINISHED})
+        self.tensorboard.close()
+        show_results(self.folder, self.console)
+
+    def _evaluate(self, stage: str) -> None:
+        """Figures and texts on held-out prompts, into `run.json`, `samples.jsonl`, TensorBoard."""
+        episodes, step = self.options.eval_episodes, int(self.agent.num_timesteps)
+        with self.console.status(f"Writing {episodes} held-out texts {stage} training"):
+            sampled = self.held_out(self.agent.policy, episodes)
+            greedy = self.held_out(self.agent.policy, episodes, greedy=True)
+        figures = {
+            f"score_{stage}": sampled.mean_score,
+            f"score_greedy_{stage}": greedy.mean_score,
+            f"reward_{stage}": sampled.mean_reward,
+            f"reward_greedy_{stage}": greedy.mean_reward,
+            f"rewards_{stage}": sampled.rewards,
+        }
+        if stage == "after":
+            figures["kl_per_token"] = sampled.mean_kl_per_token
+        rows = sample_rows(sampled, stage, step)
+        self.folder.add_samples(rows)
+        writer = self.tensorboard.writer
+        for row in rows:
+            text = f"**{row['prompt']}** {row['completion']}"
+            writer.add_text(f"samples/{row['number']}", text, step)
+        for name in ("score", "reward"):
+            if figures[f"{name}_{stage}"] is not None:
+                writer.add_scalar(f"heldout/{name}", figures[f"{name}_{stage}"], step)
+        writer.flush()
+        self.folder.update(figures)
+
+    # ------------------------------------------------------------------ when it ends early
+    def _salvage(self, status: str) -> None:
+        """Save what can be saved; what went wrong already is what the person is told."""
+        record = self.folder.record
+        if not record:
+            return
+        with contextlib.suppress(Exception):
+            self.folder.save_model(self.agent.policy.save_pretrained)
+        with contextlib.suppress(OSError):
+            self.folder.update({"status": status})
+
+    def _explained(self, error: Exception) -> CommandError | None:
+        """`error` as a line that says what is left and how to go on; None for a defect of ours."""
+        if isinstance(error, CommandError):
+            return error
+        latest = latest_checkpoint(self.folder.checkpoints)
+        left = "continue from the last checkpoint" if latest else "start again"
+        if is_disk_full(error):
+            return CommandError(
+                f"no room left on the disk for {self.folder.path}. Make some, then {left} with "
+                "the same command and --resume.",
+                EXIT_FAILED,
+            )
+        if isinstance(error, OSError | RewardError | torch.OutOfMemoryError):
+            return CommandError(
+                f"{one_line(error)}. When that is mended, {left} with the same command and "
+                "--resume.",
+                EXIT_FAILED,
+            )
+        return None
+
+
+def sample_rows(result: EvaluationResult, stage: str, step: int) -> list[dict[str, Any]]:
+    """The first texts of `result`, as rows of `samples.jsonl`."""
+    return [
+        {
+            "stage": stage,
+            "timesteps": step,
+            "number": number,
+            "prompt": episode.prompt,
+            "completion": episode.completion_text,
+        }
+        for number, episode in enumerate(result.episodes[:SAMPLES])
+    ]
+
+
+def show_results(folder: RunFolder, console: Console) -> None:
+    """Texts before and after, the figures, and where everything is."""
+    record = folder.record
+    before, after = (
+        {row["number"]: row for row in folder.samples() if row["stage"] == stage}
+        for stage in ("before", "after")
+    )
+    samples = [
+        Sample(row["prompt"], row["completion"], after[number]["completion"])
+        for number, row in sorted(before.items())
+        if number in after and after[number]["prompt"] == row["prompt"]
+    ]
+    console.print(before_and_after(samples, "score"))
+    rows = [
+        (title, record.get(f"{key}_before"), record.get(f"{key}_after"))
+        for title, key in (
+            ("score, sampled", "score"),
+            ("score, greedy", "score_greedy"),
+            ("reward, sampled", "reward"),
+        )
+    ]
+    console.print(figures_table([row for row in rows if row[1] is not None]))
+    console.print(
+        f"{record['timesteps']:,} tokens in {record['train_seconds']:.0f} s of training "
+        f"({record['tokens_per_s']:,.0f} tokens/s); KL to the base model "
+        f"{record['kl_per_token']:.3f} nats a token.\n"
+        f"Model: {folder.model}\nCurves: tensorboard --logdir {folder.tensorboard}",
+        soft_wrap=True,
+    )
+
+
+def _figures(record: Mapping[str, Any], stage: str) -> str:
+    parts = []
+    if record.get(f"score_{stage}") is not None:
+        parts.append(
+            f"score {record[f'score_{stage}']:.3f} (greedy {record[f'score_greedy_{stage}']:.3f})"
+        )
+    parts.append(f"reward {record[f'reward_{stage}']:.3f}")
+    return ", ".join(parts)
+
+
+def _versions() -> dict[str, str]:
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), **versions}
+
+
+def train(options: TrainOptions, folder: RunFolder, console: Console, command: str) -> bool:
+    """Run `options` into `folder`; False after a Ctrl-C. See `TrainingRun`."""
+    record = folder.record
+    if record.get("status") == FINISHED and record["timesteps"] >= options.timesteps:
+        console.print(
+            f"The run in {folder.path} is finished: more --timesteps train it further, another "
+            "--out starts a new one.",
+            soft_wrap=True,
+        )
+        show_results(folder, console)
+        return True
+    return TrainingRun(options, folder, console, command).run()
