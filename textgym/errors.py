@@ -50,7 +50,8 @@ def check_positive_int(name: str, value: object, example: str = "") -> int:
     """Return `value` if it is an int above 0 (bool excluded), else raise naming `name`."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         kind = type(value).__name__
-        raise TypeError(f"`{name}` must be a positive int, got {value!r} ({kind}). {example}".strip())
+        message = f"`{name}` must be a positive int, got {value!r} ({kind}). {example}"
+        raise TypeError(message.strip())
     number = int(value.__index__())
     if number < 1:
         raise ValueError(f"`{name}` must be a positive int, got {number}. {example}".strip())

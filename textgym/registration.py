@@ -121,6 +121,5 @@ def _split_kwargs(
 
 
 def _keywords(kind: type) -> set[str]:
-    if kind.__init__ is object.__init__:
-        return set()
-    return set(inspect.signature(kind).parameters)
+    parameters = inspect.signature(kind).parameters.values()
+    return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}

@@ -135,43 +135,15 @@ class Tokenizer:
 
     @classmethod
     def _from_hub(cls, repo_id: str) -> Tokenizer:
-        # Imported here: most users never reach the hub, and it costs start-up time.
-        import huggingface_hub
-        from huggingface_hub import errors
-
-        def fetch(filename: str) -> Path:
-            return Path(huggingface_hub.hf_hub_download(repo_id, filename))
-
-        try:
-            file = fetch("tokenizer.json")
-        except errors.HFValidationError as error:
-            raise ValueError(
-                f"tokenizer: {repo_id!r} is neither an existing directory nor a hub id "
-                "(`name` or `owner/name`)."
-            ) from error
-        except errors.RepositoryNotFoundError as error:
+        file = _fetch(repo_id, "tokenizer.json")
+        if file is None:
             raise FileNotFoundError(
-                f"tokenizer: the hub has no (public) model {repo_id!r}. Check the spelling, or "
-                "log in with `hf auth login` if it is private."
-            ) from error
-        except errors.EntryNotFoundError as error:
-            if not isinstance(error, errors.LocalEntryNotFoundError):
-                raise FileNotFoundError(
-                    f"tokenizer: hub model {repo_id!r} has no tokenizer.json (a fast tokenizer). "
-                    "Give another `tokenizer`."
-                ) from error
-            raise _unreachable(repo_id) from error
-        except OSError as error:  # connection errors of every HTTP client derive from it
-            raise _unreachable(repo_id) from error
-        except Exception as error:
-            if type(error).__module__.split(".")[0] in _HTTP_LIBRARIES:
-                raise _unreachable(repo_id) from error
-            raise
-        try:
-            config = fetch("tokenizer_config.json")
-        except Exception:  # optional file: the usual end-of-sequence tokens are tried instead
-            config = file.with_name("tokenizer_config.json")
-        return cls._from_files(file, config, repo_id)
+                f"tokenizer: hub model {repo_id!r} has no tokenizer.json (a fast tokenizer). "
+                "Give another `tokenizer`."
+            )
+        # Without one the usual end-of-sequence tokens are tried.
+        config = _fetch(repo_id, "tokenizer_config.json")
+        return cls._from_files(file, config or file.with_name("tokenizer_config.json"), repo_id)
 
     # ------------------------------------------------------------------ identity
     @cached_property
@@ -234,7 +206,9 @@ class Tokenizer:
         """Ids to put before a completion while decoding, and their text; none if not needed."""
         word = self.encode("a b", special_tokens=False)
         alone, together = self.decode(word), self.decode([*word, *word])
-        if together == alone + alone and alone.startswith(" ") == (self.decode(word[:1])[:1] == " "):
+        if together == alone + alone and alone.startswith(" ") == (
+            self.decode(word[:1])[:1] == " "
+        ):
             spaced = self.encode(" b", special_tokens=False)
             if self.decode(spaced) == " b":
                 return [], ""
@@ -248,6 +222,39 @@ class Tokenizer:
         config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": self.eos_token}
         text = json.dumps(config, indent=2) + "\n"
         (path / "tokenizer_config.json").write_text(text, encoding="utf-8")
+
+
+def _fetch(repo_id: str, filename: str) -> Path | None:
+    """The path of a hub model's file, downloaded if need be; None where the model has none."""
+    # Imported here: most users never reach the hub, and it costs start-up time.
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(repo_id, filename))
+    except errors.HFValidationError as error:
+        raise ValueError(
+            f"tokenizer: {repo_id!r} is neither an existing directory nor a hub id "
+            "(`name` or `owner/name`)."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"tokenizer: the hub has no (public) model {repo_id!r}. Check the spelling, or "
+            "log in with `hf auth login` if it is private."
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        cached = huggingface_hub.try_to_load_from_cache(repo_id, filename)
+        if cached is None:
+            raise _unreachable(repo_id) from error
+        return None  # offline, and known from an earlier time not to exist
+    except errors.EntryNotFoundError:
+        return None
+    except OSError as error:  # connection errors of every HTTP client derive from it
+        raise _unreachable(repo_id) from error
+    except Exception as error:
+        if type(error).__module__.split(".")[0] in _HTTP_LIBRARIES:
+            raise _unreachable(repo_id) from error
+        raise
 
 
 _HTTP_LIBRARIES = ("httpx", "httpcore", "httpx2", "httpcore2", "requests", "urllib3")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -61,8 +60,3 @@ def token_ids(name: str, tokens: Iterable[int | str], tokenizer: Tokenizer) -> l
             )
         ids.append(int(found))
     return ids
-
-
-def copy_of(value: Any) -> Any:
-    """A copy one level deep, enough for arrays and for lists of things that never change."""
-    return copy.copy(value)

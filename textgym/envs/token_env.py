@@ -43,7 +43,7 @@ class TokenEnv(gym.Env[Observation, np.int64]):
     Those of `TokenVectorEnv`, but for those that only several rows need.
     """
 
-    metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 10}
+    metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 10}  # noqa: RUF012
 
     def __init__(
         self,

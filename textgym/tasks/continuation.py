@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -154,7 +155,7 @@ def _from_name(source: str, column: str, name: str) -> Sequence[Any]:
             f"For a single prompt use `[{source!r}]`."
         )
     try:
-        import datasets
+        datasets = importlib.import_module("datasets")
     except ImportError as error:
         raise ImportError(
             f"`{name}`: {source!r} reads as the hub id of a dataset, which needs the `datasets` "

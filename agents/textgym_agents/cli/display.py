@@ -14,8 +14,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-# In a log file: a line whenever this share of the run is done.
-_LINE_EVERY = 0.05
+# In a log file: this many lines, evenly over the run.
+_LINES = 20
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class TrainingDisplay:
         self.total = total
         self.done = self._first = done
         self.figures: dict[str, str] = {}
-        self._next_line = done / total
+        self._lines = 0
         self._paused = 0.0
         self._started = time.perf_counter()
         self._progress = Progress(
@@ -107,8 +107,9 @@ class TrainingDisplay:
     def show(self, figures: Mapping[str, str]) -> None:
         """Replace the figures named in `figures`."""
         self.figures |= figures
-        if not self.console.is_terminal and self.done / self.total >= self._next_line:
-            self._next_line = self.done / self.total + _LINE_EVERY
+        lines = 1 + _LINES * self.done // self.total
+        if not self.console.is_terminal and lines > self._lines:
+            self._lines = lines
             share = min(1.0, self.done / self.total)
             self.console.print(
                 f"{share:4.0%}  {self.done:,} tokens  {self._figures()}", soft_wrap=True

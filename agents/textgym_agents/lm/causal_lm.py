@@ -42,6 +42,9 @@ class CausalLM(nn.Module):
         self.hidden_size = int(config.hidden_size)
         disable_dropout(model)
         self._check_sizes(config)
+        scale = getattr(config, "logit_scale", None) or 1.0
+        self._scale = float(scale / (getattr(config, "logits_scaling", None) or 1.0))
+        self._softcap = getattr(config, "final_logit_softcapping", None)
         accepted = inspect.signature(self.base.forward).parameters
         self._takes = {name: name in accepted for name in ("position_ids", "past_key_values")}
         self._additive_mask = getattr(config, "_attn_implementation", "sdpa") == "eager"
@@ -62,12 +65,9 @@ class CausalLM(nn.Module):
     @property
     def head(self) -> Head:
         """The map from hidden states to logits."""
-        linear, config = self.model.get_output_embeddings(), self.model.config.get_text_config()
-        scale = getattr(config, "logit_scale", None) or 1.0
-        scale /= getattr(config, "logits_scaling", None) or 1.0
-        softcap = getattr(config, "final_logit_softcapping", None)
+        linear = self.model.get_output_embeddings()
         bias = getattr(linear, "bias", None)
-        return Head(linear.weight, bias, self.vocab_size, float(scale), softcap)
+        return Head(linear.weight, bias, self.vocab_size, self._scale, self._softcap)
 
     def hidden_states(self, input_ids: Tensor) -> Tensor:
         """`[S, T, d]` of right-padded `input_ids [S, T]`; what follows a token cannot reach it."""

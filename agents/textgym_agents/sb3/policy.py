@@ -153,6 +153,8 @@ class LMPolicy(ActorCriticPolicy):
 
     def _install(self, model: nn.Module, tokenizer: Tokenizer | None) -> None:
         self.lm = CausalLM(model, self.vocab_size, self.context_size)
+        # Listed once: walking the modules at every step costs more than the comparison.
+        self._weights = tuple(self.lm.parameters())
         self.tokenizer = tokenizer
         self.value_head = nn.Linear(self.lm.hidden_size, 1)
         nn.init.zeros_(self.value_head.weight)
@@ -271,7 +273,7 @@ class LMPolicy(ActorCriticPolicy):
             return hidden[rows, torch.from_numpy(lengths - 1).to(ids.device)]
         if not self.lm.incremental:
             return self.lm.last_hidden(ids, lengths)
-        versions = sum(p._version for p in self.lm.parameters())
+        versions = sum(p._version for p in self._weights)
         if self._stale or versions != self._versions:
             for pool in self._pools.values():
                 pool.clear()
