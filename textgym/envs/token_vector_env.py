@@ -192,7 +192,7 @@ class TokenVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         """
         rows = reset_rows(options, self.num_envs)
         self._streams.seed(seed, rows)
-        super().reset(seed=int(seed) if hasattr(seed, "__index__") else None)  # type: ignore[arg-type]
+        super().reset(seed=int(seed) if hasattr(seed, "__index__") else None)
         instances = chosen_instances(options, rows, self._streams)
         infos: Infos = {}
         prompts = [self._encode_prompt(instance.prompt) for instance in instances]
