@@ -178,7 +178,7 @@ class TokenVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         self._started = False
 
     # ------------------------------------------------------------------ reset
-    def reset(  # type: ignore[override]  # a list of seeds too, as SyncVectorEnv takes
+    def reset(
         self, *, seed: Seed = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, Infos]:
         """Begin new episodes.
@@ -192,7 +192,7 @@ class TokenVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         """
         rows = reset_rows(options, self.num_envs)
         self._streams.seed(seed, rows)
-        super().reset(seed=int(seed) if hasattr(seed, "__index__") else None)
+        super().reset(seed=None if seed is None or isinstance(seed, Sequence) else int(seed))
         instances = chosen_instances(options, rows, self._streams)
         infos: Infos = {}
         prompts = [self._encode_prompt(instance.prompt) for instance in instances]

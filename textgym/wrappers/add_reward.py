@@ -1,0 +1,182 @@
+"""`AddReward`: any reward on top of any token environment, single or vector."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import RecordConstructorArgs
+from gymnasium.vector import VectorEnv, VectorWrapper
+from numpy.typing import NDArray
+
+from textgym.envs.contexts import Observation
+from textgym.envs.infos import Infos, put_numbers
+from textgym.envs.token_env import TokenEnv
+from textgym.envs.token_vector_env import TokenVectorEnv
+from textgym.rewards.base import Reward, RewardFunction
+from textgym.rewards.terms import RewardTerm, TermPayer
+from textgym.wrappers.ending import ended
+from textgym.wrappers.snapshots import Snapshots
+
+
+def AddReward(  # named as the class it makes
+    env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any],
+    reward: Reward | RewardFunction,
+    *,
+    name: str | None = None,
+    weight: float = 1.0,
+) -> SingleAddReward | VectorAddReward:
+    """Add a reward to an environment: `SingleAddReward` or `VectorAddReward`, as `env` asks.
+
+    When an episode is closed, `weight` times the reward of its record is added to the step's
+    reward, and reported as `info["rewards"][name]`. A per-token reward is paid in every step. A
+    row that is only truncated gets none (but what its tokens have earned).
+
+    Args:
+        env: a token environment, wrapped or not.
+        reward: a `Reward`, or a function from a list of B episodes to B floats.
+        name: its name in `info["rewards"]`; the reward's own by default.
+        weight: what it is multiplied by.
+
+    Example:
+        >>> import gymnasium as gym, textgym
+        >>> env = gym.make("textgym/Continuation-v0")
+        >>> env = AddReward(env, lambda episodes: [len(e.completion_ids) for e in episodes])
+        >>> _ = env.reset(seed=0)
+        >>> env.step(env.unwrapped.tokenizer.eos_token_id)[1]
+        1.0
+    """
+    kind = VectorAddReward if isinstance(env, VectorEnv) else SingleAddReward
+    return kind(env, reward, name=name, weight=weight)  # type: ignore[arg-type]
+
+
+class SingleAddReward(
+    Snapshots, gym.Wrapper[Observation, np.int64, Observation, np.int64], RecordConstructorArgs
+):
+    """Adds a reward to a single environment; see `AddReward`."""
+
+    def __init__(
+        self,
+        env: gym.Env[Observation, np.int64],
+        reward: Reward | RewardFunction,
+        *,
+        name: str | None = None,
+        weight: float = 1.0,
+    ) -> None:
+        # Not deep-copied: a reward may hold a model.
+        RecordConstructorArgs.__init__(
+            self, reward=reward, name=name, weight=weight, _disable_deepcopy=True
+        )
+        gym.Wrapper.__init__(self, env)
+        if not isinstance(env.unwrapped, TokenEnv):
+            raise TypeError(f"`env` must be a token environment, got {env.unwrapped!r}.")
+        self._base = env.unwrapped
+        self._payer = TermPayer(RewardTerm.of(reward, name=name, weight=weight), 1)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, Infos]:
+        """Begin a new episode."""
+        result = self.env.reset(seed=seed, options=options)
+        self._payer.forget([0])
+        return result
+
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, Infos]:
+        """Step, then add the reward."""
+        observation, base, terminated, truncated, info = self.env.step(action)
+        record = info.get("episode_record")
+        rewards = np.array([base], np.float64)
+        closed = ([], []) if record is None else ([0], [record])
+        if record is not None:
+            _check_new(info["rewards"], self._payer.term.name)
+        totals, error = self._payer.pay(rewards, closed, self._unfinished)
+        if record is not None:
+            info["rewards"][self._payer.term.name] = float(totals[0])
+        result = (observation, float(rewards[0]), terminated, truncated, info)
+        if error is not None:
+            error.result = result
+            raise error
+        return result
+
+    def _unfinished(self) -> tuple[list[int], list[Any]]:
+        episode = self._base.unfinished()
+        return ([], []) if episode is None else ([0], [episode])
+
+    def own_state(self) -> dict[str, Any]:
+        """What this wrapper itself remembers."""
+        return {"paid": self._payer.paid.copy()}
+
+    def set_own_state(self, state: dict[str, Any]) -> None:
+        """Return to what `own_state` gave."""
+        np.copyto(self._payer.paid, state["paid"])
+
+
+class VectorAddReward(
+    Snapshots,
+    VectorWrapper[Observation, NDArray[np.int64], Observation, NDArray[np.int64], NDArray[Any]],
+    RecordConstructorArgs,
+):
+    """Adds a reward to a vector environment; see `AddReward`."""
+
+    def __init__(
+        self,
+        env: VectorEnv[Observation, NDArray[np.int64], NDArray[Any]],
+        reward: Reward | RewardFunction,
+        *,
+        name: str | None = None,
+        weight: float = 1.0,
+    ) -> None:
+        RecordConstructorArgs.__init__(
+            self, reward=reward, name=name, weight=weight, _disable_deepcopy=True
+        )
+        VectorWrapper.__init__(self, env)
+        if not isinstance(env.unwrapped, TokenVectorEnv):
+            raise TypeError(
+                f"`env` must be a `TokenVectorEnv`, got {env.unwrapped!r}. Use "
+                '`gym.make_vec(id, vectorization_mode="vector_entry_point")`, or `rewards=[...]`.'
+            )
+        self._base = env.unwrapped
+        self._payer = TermPayer(RewardTerm.of(reward, name=name, weight=weight), env.num_envs)
+
+    def reset(
+        self, *, seed: Any = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, Infos]:
+        """Begin new episodes."""
+        mask = (options or {}).get("reset_mask")
+        result = self.env.reset(seed=seed, options=options)
+        self._payer.forget(slice(None) if mask is None else np.asarray(mask))
+        return result
+
+    def step(
+        self, actions: NDArray[np.int64]
+    ) -> tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], Infos]:
+        """Step, then add the reward."""
+        observation, rewards, terminated, truncated, infos = self.env.step(actions)
+        where, rows = ended(infos, self._base.autoreset_mode)
+        name = self._payer.term.name
+        if rows:
+            _check_new(where["rewards"], name)
+        records = [where["episode_record"][row] for row in rows]
+        totals, error = self._payer.pay(rewards, (rows, records), self._base.unfinished)
+        if rows:
+            put_numbers(where["rewards"], name, rows, totals, self.num_envs)
+        self._payer.forget(terminated | truncated)
+        result = (observation, rewards, terminated, truncated, infos)
+        if error is not None:
+            error.result = result
+            raise error
+        return result
+
+    def own_state(self) -> dict[str, Any]:
+        """What this wrapper itself remembers."""
+        return {"paid": self._payer.paid.copy()}
+
+    def set_own_state(self, state: dict[str, Any]) -> None:
+        """Return to what `own_state` gave."""
+        np.copyto(self._payer.paid, state["paid"])
+
+
+def _check_new(components: dict[str, Any], name: str) -> None:
+    if name in components:
+        raise ValueError(f"a reward named {name!r} is already there. Give this one another `name`.")
