@@ -50,9 +50,7 @@ def build_agent(options: TrainOptions, envs: Any) -> OnPolicyAlgorithm:
     for name in ("kl_coef", "kl_target"):
         if (value := getattr(options, name)) is not None:
             policy[name] = value
-    keywords = defaults(envs, model=options.model.model)
-    if options.learning_rate is not None:
-        keywords["learning_rate"] = options.learning_rate
+    keywords = defaults(envs, learning_rate=options.learning_rate)
     with warnings.catch_warnings():
         # SB3 advises the CPU for policies that are not convolutional; ours is a language model.
         warnings.filterwarnings("ignore", message="You are trying to run")

@@ -1,4 +1,4 @@
-"""`CausalLM`: one interface to any Hugging Face causal language model, checked against the model."""
+"""`CausalLM`: one interface to any Hugging Face causal language model, checked against it."""
 
 from __future__ import annotations
 
@@ -171,7 +171,9 @@ class CausalLM(nn.Module):
                 theirs = exact[torch.arange(3), torch.from_numpy(lengths - 1)]
                 worst = max(worst, float((ours - theirs).abs().max()))
         except (TypeError, ValueError, RuntimeError, AttributeError, LookupError) as error:
-            return f"{type(error).__name__}: {str(error).splitlines()[0][:100] if str(error) else ''}"
+            return (
+                f"{type(error).__name__}: {str(error).splitlines()[0][:100] if str(error) else ''}"
+            )
         if not worst <= tolerance:  # also when it is NaN
             return f"log-probs differ by up to {worst:.3g}"
         return None

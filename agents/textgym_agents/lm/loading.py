@@ -7,7 +7,6 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -121,7 +120,10 @@ def load_model(source: ModelSource, *, trust_remote_code: bool = False) -> nn.Mo
         )
     path = model_path(source)
     from transformers import AutoModelForCausalLM  # seconds to import: only when needed
+    from transformers.utils import logging
 
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # a line of noise for a model that loads in no time
     try:
         return AutoModelForCausalLM.from_pretrained(
             os.fspath(source if path is None else path),
@@ -132,6 +134,9 @@ def load_model(source: ModelSource, *, trust_remote_code: bool = False) -> nn.Mo
         )
     except Exception as error:
         raise _explained(error, os.fspath(source), path) from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _explained(error: Exception, name: str, path: Path | None) -> Exception:

@@ -156,9 +156,7 @@ class _TokenLogProbs(torch.autograd.Function):
         return grad_hidden, grad_weight, grad_bias, *([None] * 8)
 
 
-def _log_softmax(
-    logits: Tensor, temperature: float, support: Tensor | None, part: slice
-) -> Tensor:
+def _log_softmax(logits: Tensor, temperature: float, support: Tensor | None, part: slice) -> Tensor:
     if temperature != 1.0:
         logits = logits / temperature
     if support is not None:

@@ -37,7 +37,7 @@ class _Write:
 
 
 class _SlotLayer(CacheLayerMixin):
-    """Keys and values of one layer, `[B, H, capacity, D]`, each row written at its own positions."""
+    """Keys and values of one layer, `[B, H, capacity, D]`, each row at its own positions."""
 
     is_sliding = False
 

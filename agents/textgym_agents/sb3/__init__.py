@@ -1,15 +1,30 @@
 """Stable-Baselines3's own agents on text: policy, buffer, environments, defaults, checkpoints."""
 
+from textgym_agents.sb3.callbacks import TextMetrics
+from textgym_agents.sb3.checkpoint import (
+    CheckpointCallback,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from textgym_agents.sb3.defaults import a2c_defaults, ppo_defaults
+from textgym_agents.sb3.evaluation import EvaluationResult, evaluate
 from textgym_agents.sb3.policy import LMPolicy
 from textgym_agents.sb3.rollout_buffer import TokenRolloutBuffer
 from textgym_agents.sb3.vec_env import TextVecEnv, make_vec_env
 
 __all__ = [
+    "CheckpointCallback",
+    "EvaluationResult",
     "LMPolicy",
+    "TextMetrics",
     "TextVecEnv",
     "TokenRolloutBuffer",
     "a2c_defaults",
+    "evaluate",
+    "latest_checkpoint",
+    "load_checkpoint",
     "make_vec_env",
     "ppo_defaults",
+    "save_checkpoint",
 ]

@@ -26,9 +26,7 @@ class WarmedUpRate:
         scale: multiplies a rate that was filled in.
     """
 
-    def __init__(
-        self, rate: float | None = None, warmup: float = 0.03, scale: float = 1.0
-    ) -> None:
+    def __init__(self, rate: float | None = None, warmup: float = 0.03, scale: float = 1.0) -> None:
         self.given = rate is not None
         self.rate = suggested_learning_rate(1_000_000) * scale if rate is None else rate
         self.warmup = warmup

@@ -211,7 +211,13 @@ class LMPolicy(ActorCriticPolicy):
             actions `[B] int64`, values `[B, 1]` and log-probs `[B]` of the distribution sampled
             from, in nats.
         """
-        hidden = self._hidden(obs, "forward")
+        return self.act(obs, deterministic)
+
+    def act(
+        self, obs: PyTorchObs, deterministic: bool = False, *, caller: str = "forward"
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `forward`; each `caller` has slots of its own, so that none evicts another's."""
+        hidden = self._hidden(obs, caller)
         actions, log_probs, support = self._choose(hidden, obs, deterministic)
         if support is not None:
             # The buffer must keep what the token was chosen among: with other weights it changes.

@@ -177,9 +177,7 @@ class TokenRolloutBuffer(RolloutBuffer):
         policy.adapt_kl(per_sequence)
 
     # ------------------------------------------------------------------ minibatches
-    def get(
-        self, batch_size: int | None = None
-    ) -> Generator[RolloutBufferSamples, None, None]:
+    def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
         """Minibatches of whole segments, about `batch_size` transitions each, in random order.
 
         All transitions come once: the segments are spread evenly over
@@ -215,7 +213,7 @@ class TokenRolloutBuffer(RolloutBuffer):
     def _spread(self, count: int) -> list[list[int]]:
         """Segments in `count` groups of nearly equal numbers of transitions, at random."""
         # SB3's convention: the agent's `seed` governs numpy's global generator.
-        shuffled = np.random.permutation(len(self.segments))
+        shuffled = np.random.permutation(len(self.segments))  # noqa: NPY002
         sizes = np.array([s.end - s.first for s in self.segments])
         groups: list[list[int]] = [[] for _ in range(count)]
         filled = np.zeros(count)
@@ -257,7 +255,7 @@ class TokenRolloutBuffer(RolloutBuffer):
 def _warn_about_defaults(gamma: float, buffer_size: int, space: spaces.Space) -> None:
     remaining = getattr(space, "spaces", {}).get("remaining")
     budget = None if remaining is None else int(remaining.high.max())
-    if budget and (gamma ** budget < 0.7 or buffer_size > 16 * budget):
+    if budget and (gamma**budget < 0.7 or buffer_size > 16 * budget):
         warnings.warn(
             f"gamma {gamma} and n_steps {buffer_size} do not suit text of up to {budget} tokens "
             f"(a reward after the last token counts {gamma**budget:.2f} at the first). "

@@ -116,8 +116,10 @@ class TextVecEnv(VecEnv):
     # ------------------------------------------------------------------ SB3's remaining interface
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """The attribute of the environments, once for each row asked for."""
-        value = getattr(self.envs, attr_name) if hasattr(self.envs, attr_name) else getattr(
-            self.envs.unwrapped, attr_name
+        value = (
+            getattr(self.envs, attr_name)
+            if hasattr(self.envs, attr_name)
+            else getattr(self.envs.unwrapped, attr_name)
         )
         return [value for _ in self._get_indices(indices)]
 
