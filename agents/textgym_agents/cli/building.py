@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import transformers
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
@@ -16,6 +17,10 @@ from textgym_agents.sb3 import (
     make_vec_env,
     ppo_defaults,
 )
+
+# Loading a model of a megabyte needs no progress bar, and its remarks are for developers.
+transformers.logging.disable_progress_bar()
+transformers.logging.set_verbosity_error()
 
 _ALGORITHMS = {"ppo": (PPO, ppo_defaults), "a2c": (A2C, a2c_defaults)}
 
@@ -54,12 +59,17 @@ def build_agent(options: TrainOptions, envs: Any) -> OnPolicyAlgorithm:
     with warnings.catch_warnings():
         # SB3 advises the CPU for policies that are not convolutional; ours is a language model.
         warnings.filterwarnings("ignore", message="You are trying to run")
-        return algorithm(
-            LMPolicy,
-            envs,
-            rollout_buffer_class=TokenRolloutBuffer,
-            policy_kwargs=policy,
-            seed=options.seed,
-            device=options.model.device,
-            **keywords,
-        )
+        # A saved agent may do without the model it came from; a new one may not.
+        warnings.filterwarnings("error", message=".*Right only while loading a saved agent")
+        try:
+            return algorithm(
+                LMPolicy,
+                envs,
+                rollout_buffer_class=TokenRolloutBuffer,
+                policy_kwargs=policy,
+                seed=options.seed,
+                device=options.model.device,
+                **keywords,
+            )
+        except UserWarning as warning:
+            raise (warning.__context__ or warning) from None

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from textgym_agents.cli.errors import INTERRUPTED, CommandError, bad_input
+from textgym_agents.cli.errors import CommandError, Stopped, bad_input, stopping
 
 app = typer.Typer(
     add_completion=False,
@@ -166,7 +166,7 @@ def train(
         float | None, typer.Option(help="What a nat of KL to the base model costs.")
     ] = None,
     kl_target: Annotated[
-        float | None, typer.Option(help="Adapt that cost to this KL, in nats a token.")
+        float | None, typer.Option(help="Adapt that cost to this KL, in nats a text.")
     ] = None,
     temperature: Temperature = None,
     top_k: TopK = None,
@@ -230,15 +230,20 @@ def train(
         # Only now: what follows takes seconds to import.
         from textgym_agents.cli.training import train as train_into
 
-    console = Console(highlight=False)
-    if not train_into(options, folder, console, command_line()):
-        done = folder.record["timesteps"]
-        print(
-            f"textgym: stopped after {done:,} of {options.timesteps:,} tokens; {folder.model} is "
-            "saved. Continue with the same command and --resume.",
-            file=sys.stderr,
+    resume_hint = "Continue with the same command and --resume."
+
+    def stopped_at_once() -> str:
+        if not folder.record:
+            return "stopped before the run began; nothing was written."
+        return f"stopped at once; {folder.path} holds the last checkpoint. {resume_hint}"
+
+    with stopping(stopped_at_once):
+        finished = train_into(options, folder, Console(highlight=False), command_line())
+    if not finished:
+        raise Stopped(
+            f"stopped after {folder.record['timesteps']:,} of {options.timesteps:,} tokens; "
+            f"{folder.model} is saved. {resume_hint}"
         )
-        raise typer.Exit(INTERRUPTED)
 
 
 @app.command()
@@ -286,7 +291,7 @@ def evaluate(
         "eval_episodes": episodes,
         "threads": thread_count(threads),
     }
-    with bad_input():
+    with stopping(lambda: "stopped"), bad_input():
         options = train_options(given)
         options.model.check()
 

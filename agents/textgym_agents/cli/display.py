@@ -20,16 +20,13 @@ _LINES = 20
 
 @dataclass(frozen=True)
 class Sample:
-    """One held-out prompt, and what the model wrote before and after training.
-
-    Scores are None for environments without a score of their own.
-    """
+    """One held-out prompt, and what the model wrote before and after training."""
 
     prompt: str
     before: str
     after: str
-    value_before: float | None = None
-    value_after: float | None = None
+    reward_before: float
+    reward_after: float
 
 
 def printable(text: str) -> str:
@@ -127,22 +124,22 @@ class TrainingDisplay:
         return Group(self._progress, Text(self._figures(), style="cyan"))
 
 
-def before_and_after(samples: Sequence[Sample], value_name: str) -> Table:
-    """Texts before and after, side by side, each with its value."""
+def before_and_after(samples: Sequence[Sample]) -> Table:
+    """Texts before and after, side by side, each with its reward."""
     table = Table(box=box.ROUNDED, show_lines=True, expand=True, title="Held-out prompts")
     table.add_column("prompt", style="dim", ratio=2)
     table.add_column("before", ratio=3)
     table.add_column("after", ratio=3)
     for sample in samples:
-        cells = []
-        for text, value in (
-            (sample.before, sample.value_before),
-            (sample.after, sample.value_after),
-        ):
-            cell = Text(printable(text.strip()) or "(nothing)")
-            if value is not None:
-                cell.append(f"\n{value_name} {value:.2f}", style="bold")
-            cells.append(cell)
+        cells = [
+            Text.assemble(
+                printable(text.strip()) or "(nothing)", (f"\nreward {reward:.2f}", "bold cyan")
+            )
+            for text, reward in (
+                (sample.before, sample.reward_before),
+                (sample.after, sample.reward_after),
+            )
+        ]
         table.add_row(Text(printable(sample.prompt)), *cells)
     return table
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
+from typing import TextIO
 
-from textgym_agents.cli.errors import INTERRUPTED, CommandError, one_line
+from textgym_agents.cli.errors import INTERRUPTED, CommandError, Stopped, one_line
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -21,6 +23,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def run(args: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    warnings.showwarning = show_warning
     try:
         try:
             from textgym_agents.cli.commands import app
@@ -38,11 +41,25 @@ def run(args: Sequence[str] | None = None) -> int:
         # `textgym list | head -1`: the reader has what it wanted. Nothing may be flushed on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Stopped as stopped:
+        print(f"textgym: {one_line(stopped)}", file=sys.stderr)
+        return INTERRUPTED
     except KeyboardInterrupt:
-        print("\ntextgym: stopped", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         return report(error)
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning as one line, without the source line it came from."""
+    print(f"textgym: warning: {' '.join(str(message).split())}", file=file or sys.stderr)
 
 
 def report(error: Exception) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from textgym.errors import RewardError
@@ -36,6 +36,19 @@ class CommandError(Exception):
     def __init__(self, message: str, exit_code: int = BAD_INPUT) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class Stopped(Exception):
+    """Ends the command after Ctrl-C, with a line on what was kept."""
+
+
+@contextmanager
+def stopping(message: Callable[[], str]) -> Iterator[None]:
+    """Turn Ctrl-C into `Stopped` with `message()`."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped(message()) from None
 
 
 def one_line(error: BaseException) -> str:

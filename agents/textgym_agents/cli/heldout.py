@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-
 from textgym_agents.cli.building import build_envs
 from textgym_agents.cli.options import EnvOptions, ModelOptions
+from textgym_agents.sb3 import LMPolicy
 from textgym_agents.sb3.evaluation import EvaluationResult, evaluate
 
 MAX_ROWS = 64
@@ -26,14 +23,13 @@ class HeldOut:
         self.model = model
         self.seed = seed
 
-    def __call__(self, policy: Any, episodes: int, *, greedy: bool = False) -> EvaluationResult:
-        """Play `episodes` held-out episodes; torch's random state stays as it was."""
+    def __call__(
+        self, policy: LMPolicy, episodes: int, *, greedy: bool = False
+    ) -> EvaluationResult:
+        """Play `episodes` held-out episodes; no random state of the training is touched."""
         rows = min(episodes, MAX_ROWS)
         envs = build_envs(self.env, self.model, n_envs=rows, seed=self.seed, split="test")
-        cuda = [torch.cuda.current_device()] if policy.device.type == "cuda" else []
         try:
-            with torch.random.fork_rng(devices=cuda):
-                torch.manual_seed(self.seed)
-                return evaluate(policy, envs, episodes, deterministic=greedy, seed=self.seed)
+            return evaluate(policy, envs, episodes, deterministic=greedy, seed=self.seed)
         finally:
             envs.close()

@@ -23,6 +23,7 @@ from textgym_agents.cli.options import TrainOptions
 from textgym_agents.cli.progress import DisplayWriter, Progress
 from textgym_agents.cli.run_folder import FAILED, FINISHED, INTERRUPTED, RUNNING, RunFolder
 from textgym_agents.cli.stopping import StopRequest
+from textgym_agents.sb3.callbacks import TextMetrics
 from textgym_agents.sb3.checkpoint import (
     CheckpointCallback,
     latest_checkpoint,
@@ -104,9 +105,10 @@ class TrainingRun:
             agent = build_agent(self.options, self.envs)
             self._set_threads(agent)
             return agent
-        # Gradients differ between numbers of threads: a resumed run keeps the one it had.
-        torch.set_num_threads(self.options.threads or int(self.folder.record["threads"]))
-        agent = load_checkpoint(latest, self.envs)
+        # With the number of threads it had: gradients differ between numbers of threads.
+        agent = load_checkpoint(latest, self.envs, device=self.options.model.device)
+        if self.options.threads is not None:
+            torch.set_num_threads(self.options.threads)
         self.console.print(
             f"Continuing {self.folder.path} at {agent.num_timesteps:,} of "
             f"{self.options.timesteps:,} tokens.",
@@ -121,7 +123,9 @@ class TrainingRun:
         counts = threads.candidates(threads.available())
         if len(counts) > 1 and agent.device.type == "cpu":
             length = int(agent.observation_space["input_ids"].shape[0])
-            work = threads.model_work(agent.policy.lm, rows=self.options.n_envs, length=length)
+            work = threads.model_work(
+                agent.policy.lm.model, rows=self.options.n_envs, length=length
+            )
             seconds = threads.measure(work, counts)
             torch.set_num_threads(threads.best(seconds))
             measured = ", ".join(f"{n}: {s * 1000:.0f} ms" for n, s in seconds.items())
@@ -175,7 +179,10 @@ class TrainingRun:
             every = CheckpointCallback(self.folder.checkpoints, options.checkpoint_every)
             try:
                 agent.learn(
-                    self._remaining(), callback=[every, progress], reset_num_timesteps=False
+                    self._remaining(),
+                    callback=[TextMetrics(), every, progress],
+                    log_interval=1,
+                    reset_num_timesteps=False,
                 )
                 if not progress.stopped:
                     self._checkpoint()
@@ -200,7 +207,7 @@ class TrainingRun:
         """Seconds of rollouts and updates, summed over resumed sessions; evaluation left out."""
         seconds = float(self.folder.record.get("train_seconds", 0.0)) + display.train_seconds
         self.folder.record |= {
-            "timesteps": int(self.agent.num_timesteps),
+            "timesteps": display.done,
             "train_seconds": round(seconds, 3),
             "tokens_per_s": round(display.tokens_per_second, 1),
         }
@@ -281,8 +288,11 @@ def sample_rows(result: EvaluationResult, stage: str, step: int) -> list[dict[st
             "number": number,
             "prompt": episode.prompt,
             "completion": episode.completion_text,
+            "reward": float(reward),
         }
-        for number, episode in enumerate(result.episodes[:SAMPLES])
+        for number, (episode, reward) in enumerate(
+            zip(result.episodes[:SAMPLES], result.returns, strict=False)
+        )
     ]
 
 
@@ -294,11 +304,17 @@ def show_results(folder: RunFolder, console: Console) -> None:
         for stage in ("before", "after")
     )
     samples = [
-        Sample(row["prompt"], row["completion"], after[number]["completion"])
+        Sample(
+            prompt=row["prompt"],
+            before=row["completion"],
+            after=after[number]["completion"],
+            reward_before=row["reward"],
+            reward_after=after[number]["reward"],
+        )
         for number, row in sorted(before.items())
         if number in after and after[number]["prompt"] == row["prompt"]
     ]
-    console.print(before_and_after(samples, "score"))
+    console.print(before_and_after(samples))
     rows = [
         (title, record.get(f"{key}_before"), record.get(f"{key}_after"))
         for title, key in (

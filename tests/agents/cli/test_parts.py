@@ -179,12 +179,12 @@ def test_measuring_leaves_the_model_as_it_was():
 def test_texts_cannot_control_the_terminal_or_its_markup():
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     sample = Sample("p", "[bold]x[/bold]\x1b[2J", "[/nonsense]", 0.25, 0.5)
-    console.print(before_and_after([sample], "score"))
+    console.print(before_and_after([sample]))
     text = console.export_text()
     assert "[bold]x[/bold]" in text
     assert "[/nonsense]" in text
     assert "\x1b" not in text
-    assert "score 0.25" in text
+    assert "reward 0.25" in text
 
 
 def test_display_in_a_file_writes_a_line_now_and_then(capsys):
