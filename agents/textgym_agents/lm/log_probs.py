@@ -102,14 +102,12 @@ class _TokenLogProbs(torch.autograd.Function):
         for i in range(0, len(actions), chunk):
             part = slice(i, i + chunk)
             logits = head.logits(hidden[part])
-            log_p = _log_softmax(logits, temperature, support, part)
+            kept_logits = logits.clone() if keep and softcap is not None else None
+            log_p = _log_softmax_(logits, temperature, support, part)
             log_probs[part] = log_p.gather(1, actions[part, None])[:, 0]
-            p = log_p.exp()
-            # 0 log 0 is 0: tokens outside the support have log-prob -inf.
-            terms = p * log_p if support is None else torch.where(p > 0, p * log_p, 0.0)
-            entropies[part] = -terms.sum(dim=-1)
+            entropies[part] = _entropy(log_p, support is not None)
             if keep:
-                kept = (log_p, logits if softcap is not None else None)
+                kept = (log_p, kept_logits)
         ctx.head, ctx.support, ctx.kept = (vocab_size, scale, softcap), support, kept
         ctx.temperature, ctx.chunk = temperature, chunk
         ctx.save_for_backward(hidden, weight, bias, actions, entropies)
@@ -130,22 +128,27 @@ class _TokenLogProbs(torch.autograd.Function):
         for i in range(0, len(actions), ctx.chunk):
             part = slice(i, i + ctx.chunk)
             if ctx.kept is not None:
-                log_p, logits = ctx.kept
+                log_p, capped = ctx.kept
             else:
                 logits = head.logits(hidden[part])
-                log_p = _log_softmax(logits, ctx.temperature, ctx.support, part)
+                capped = logits.clone() if softcap is not None else None
+                log_p = _log_softmax_(logits, ctx.temperature, ctx.support, part)
             g = grad_log_probs[part, None]
-            p = log_p.exp()
-            grad = p * -g  # d log p(a) / d logits = onehot(a) - p
-            grad.scatter_add_(1, actions[part, None], g)
+            grad = log_p.exp()
+            extra = None
             if with_entropy:  # d H / d logits = -p (log p + H)
-                h = entropies[part, None]
-                inner = torch.where(p > 0, p * (log_p + h), 0.0)
-                grad -= grad_entropies[part, None] * inner
+                extra = log_p + entropies[part, None]
+                extra.mul_(grad).mul_(-grad_entropies[part, None])
+                if ctx.support is not None:
+                    extra.nan_to_num_(nan=0.0)  # outside the support p is 0 and log p is -inf
+            grad.mul_(-g)  # d log p(a) / d logits = onehot(a) - p
+            grad.scatter_add_(1, actions[part, None], g)
+            if extra is not None:
+                grad += extra
             if ctx.temperature != 1.0:
                 grad /= ctx.temperature
             if softcap is not None:
-                grad *= 1.0 - (logits / softcap) ** 2
+                grad *= 1.0 - (capped / softcap) ** 2
             if scale != 1.0:
                 grad *= scale
             grad_hidden[part] = (grad @ used.float()).to(hidden.dtype)
@@ -156,10 +159,21 @@ class _TokenLogProbs(torch.autograd.Function):
         return grad_hidden, grad_weight, grad_bias, *([None] * 8)
 
 
-def _log_softmax(logits: Tensor, temperature: float, support: Tensor | None, part: slice) -> Tensor:
+def _log_softmax_(
+    logits: Tensor, temperature: float, support: Tensor | None, part: slice
+) -> Tensor:
+    """Log-probs in the memory of `logits`: these are the largest tensors there are."""
     if temperature != 1.0:
-        logits = logits / temperature
+        logits /= temperature
     if support is not None:
         inside = unpack_support(support[part], logits.shape[-1])
-        logits = logits.masked_fill(~inside, -torch.inf)
-    return torch.log_softmax(logits, dim=-1)
+        logits.masked_fill_(~inside, -torch.inf)
+    logits -= logits.logsumexp(dim=-1, keepdim=True)
+    return logits
+
+
+def _entropy(log_p: Tensor, truncated: bool) -> Tensor:
+    terms = log_p.exp().mul_(log_p)
+    if truncated:
+        terms.nan_to_num_(nan=0.0)  # 0 log 0 is 0: outside the support log p is -inf
+    return -terms.sum(dim=-1)
