@@ -31,9 +31,7 @@ class CopyTask(Task):
     def score(self, episode):
         target = episode.instance.target
         text = episode.completion_text
-        return sum(a == b for a, b in zip(text, target, strict=False)) / max(
-            len(text), len(target)
-        )
+        return sum(a == b for a, b in zip(text, target, strict=False)) / max(len(text), len(target))
 
     def solve(self, instance):
         return instance.target

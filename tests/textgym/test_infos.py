@@ -33,7 +33,9 @@ class Digits(Reward):
 
 VARIANTS = {
     "plain": {},
-    "rewards": {"rewards": [Length(target=2), (FunctionReward(lambda es: [1.5] * len(es), "c"), 2)]},
+    "rewards": {
+        "rewards": [Length(target=2), (FunctionReward(lambda es: [1.5] * len(es), "c"), 2)]
+    },
     "per token": {"rewards": [Digits()], "score_weight": 0.0},
     "masks": {"banned_tokens": [5]},
     "time limit": {"max_episode_steps": 4, "rewards": [Digits()], "min_new_tokens": 0},
@@ -60,9 +62,7 @@ def test_vector_steps_equal_sync_mode(task, tokenizer, random_actions, same, mod
         assert same(got[0], expected[0])
         assert np.allclose(got[1], expected[1], atol=1e-12)
         assert same(got[2:], expected[2:])
-        kinds |= {
-            (bool(t), bool(c)) for t, c in zip(got[2], got[3], strict=True)
-        }
+        kinds |= {(bool(t), bool(c)) for t, c in zip(got[2], got[3], strict=True)}
         over = got[2] | got[3]
         if mode is AutoresetMode.DISABLED and over.any():
             reset = ours.reset(options={"reset_mask": over})

@@ -78,14 +78,13 @@ def test_max_turns_one_asks_for_one_reply(guess_task, tokenizer, play):
     assert info["finish_reason"] == "stop"
 
 
-def test_a_reply_beyond_its_bound_is_named(guess_task, tokenizer, play):
-    guess_task.reply_bound = lambda count_tokens: 1
+def test_replies_beyond_their_bound_are_named(guess_task, tokenizer, play):
+    guess_task.reply_bound = lambda count_tokens: 9  # a reply has 5
     env = TokenEnv(guess_task, tokenizer=tokenizer)
-    longest = Instance("Guess a number. " + "1 2 3 4 5 6 7"[:13], data={"number": 7})
-    env.reset(options={"instance": longest})
-    with pytest.raises(ValueError, match="GuessTask: a reply of .* `reply_bound`"):
-        for _ in range(3):
-            play(env, "1")
+    env.reset(options={"instance": SEVEN})
+    play(env, "1")
+    with pytest.raises(ValueError, match=r"GuessTask: the replies .* 10 tokens.*at most 9"):
+        play(env, "2")
 
 
 def test_unfinished_records_hold_the_turn_being_written(env, play):

@@ -71,7 +71,9 @@ def test_specs():
 
 def test_a_spec_names_a_function_in_a_file(tmp_path):
     file = tmp_path / "mine.py"
-    file.write_text("def shout(episodes):\n    return [e.completion_text.isupper() for e in episodes]\n")
+    file.write_text(
+        "def shout(episodes):\n    return [e.completion_text.isupper() for e in episodes]\n"
+    )
     reward, weight = from_spec(f"python:{file}:shout*3")
     assert (reward.name, weight) == ("shout", 3.0)
     assert reward([episode("HA"), episode("ha")]).tolist() == [1.0, 0.0]
@@ -118,9 +120,7 @@ def faulty(kind):
 
 @pytest.mark.parametrize("kind", ["raises", "nan", "text", "none", "length"])
 @pytest.mark.parametrize("mode", ["NEXT_STEP", "SAME_STEP", "DISABLED"])
-def test_a_faulty_reward_names_the_episode_and_loses_no_other_row(
-    copy_task, tokenizer, kind, mode
-):
+def test_a_faulty_reward_names_the_episode_and_loses_no_other_row(copy_task, tokenizer, kind, mode):
     envs = TokenVectorEnv(
         copy_task,
         3,

@@ -1,6 +1,7 @@
 """The token MDP: spaces, seeds, options, ends, resets, invalid actions, buffers."""
 
 import copy
+import itertools
 import pickle
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_row_zero_of_an_int_seed_is_the_single_env(copy_task, tokenizer):
 def test_neighbouring_seeds_and_rows_share_no_prompts(copy_task, tokenizer):
     envs = TokenVectorEnv(copy_task, 64, tokenizer=tokenizer)
     prompts = [set(envs.reset(seed=seed)[1]["prompt"]) for seed in range(20)]
-    shared = [len(a & b) for a, b in zip(prompts, prompts[1:], strict=False)]
+    shared = [len(a & b) for a, b in itertools.pairwise(prompts)]
     assert sum(shared) < 0.01 * 64 * len(shared)
 
 
@@ -79,9 +80,7 @@ def test_same_seed_envs_stay_identical_while_a_third_runs_between(
     first, second, other = (TokenVectorEnv(task, 4, tokenizer=tokenizer) for _ in range(3))
     assert same(first.reset(seed=1), second.reset(seed=1))
     other.reset(seed=2)
-    for actions, noise in zip(
-        random_actions(0, (60, 4)), random_actions(1, (60, 4)), strict=True
-    ):
+    for actions, noise in zip(random_actions(0, (60, 4)), random_actions(1, (60, 4)), strict=True):
         step = first.step(actions)
         other.step(noise)
         assert same(step, second.step(actions))
@@ -168,7 +167,9 @@ def test_reset_mask_leaves_other_rows_alone(copy_task, tokenizer, same):
     observations, infos = envs.reset(options=options)
     assert list(options) == ["reset_mask"]
     for row in (0, 2):
-        assert same({k: v[row] for k, v in before.items()}, {k: v[row] for k, v in observations.items()})
+        assert same(
+            {k: v[row] for k, v in before.items()}, {k: v[row] for k, v in observations.items()}
+        )
     assert observations["remaining"][1, 0] == copy_task.max_new_tokens
     assert infos["_prompt"].tolist() == [False, True, False]
 
@@ -205,7 +206,7 @@ def test_end_of_sequence_terminates_and_counts(copy_task, tokenizer, play):
 
 
 def test_tokens_are_never_tokenised_again(copy_task, tokenizer):
-    """"12" is one token; written as "1" and "2" it stays two."""
+    """ "12" is one token; written as "1" and "2" it stays two."""
     merged = tokenizer.encode("12", special_tokens=False)
     apart = [tokenizer.encode(c, special_tokens=False)[0] for c in "12"]
     assert len(merged) == 1
@@ -240,9 +241,9 @@ def test_actions_of_a_wrong_shape_or_kind_are_refused(copy_task, tokenizer):
     for actions in (np.zeros(3, int), np.zeros((2, 1), int), np.zeros(2), 5, [None, 1]):
         with pytest.raises(ValueError, match="integer array of shape"):
             envs.step(actions)
+    env = TokenEnv(copy_task, tokenizer=tokenizer)
+    env.reset()
     with pytest.raises(ValueError, match="one token id"):
-        env = TokenEnv(copy_task, tokenizer=tokenizer)
-        env.reset()
         env.step([1])
 
 
@@ -291,7 +292,9 @@ def test_copied_observations_are_never_overwritten(copy_task, tokenizer, random_
     assert same(seen, frozen)
 
 
-@pytest.mark.parametrize("spelling", ["NextStep", "next_step", "NEXT-STEP", AutoresetMode.NEXT_STEP])
+@pytest.mark.parametrize(
+    "spelling", ["NextStep", "next_step", "NEXT-STEP", AutoresetMode.NEXT_STEP]
+)
 def test_autoreset_modes_in_any_spelling(copy_task, tokenizer, spelling):
     envs = TokenVectorEnv(copy_task, tokenizer=tokenizer, autoreset_mode=spelling)
     assert envs.autoreset_mode is AutoresetMode.NEXT_STEP
@@ -316,7 +319,10 @@ def test_the_only_truncation_is_the_step_limit(copy_task, tokenizer):
 
 
 def test_action_masks_are_absent_unless_one_applies(copy_task, tokenizer):
-    for env in (TokenEnv(copy_task, tokenizer=tokenizer), TokenVectorEnv(copy_task, tokenizer=tokenizer)):
+    for env in (
+        TokenEnv(copy_task, tokenizer=tokenizer),
+        TokenVectorEnv(copy_task, tokenizer=tokenizer),
+    ):
         assert not hasattr(env, "action_masks")
         assert "action_mask" not in env.reset()[1]
 

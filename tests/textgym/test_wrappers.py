@@ -116,9 +116,7 @@ def test_a_wrapper_pays_what_the_argument_pays(task, tokenizer, random_actions, 
     for mode in MODES:
         kwargs = {"tokenizer": tokenizer, "autoreset_mode": mode, "max_episode_steps": 4}
         inside = TokenVectorEnv(task, 4, rewards=[own_tokens, TokenPay()], **kwargs)
-        outside = AddReward(
-            AddReward(TokenVectorEnv(task, 4, **kwargs), own_tokens), TokenPay()
-        )
+        outside = AddReward(AddReward(TokenVectorEnv(task, 4, **kwargs), own_tokens), TokenPay())
         assert same(inside.reset(seed=0), outside.reset(seed=0))
         for actions in random_actions(0, (50, 4)):
             a, b = inside.step(actions), outside.step(actions)
@@ -214,9 +212,7 @@ def test_mask_observations(copy_task, tokenizer):
 @pytest.mark.parametrize("mode", MODES, **by_name)
 def test_vector_mask_observations(copy_task, tokenizer, mode):
     eos = tokenizer.eos_token_id
-    envs = TokenVectorEnv(
-        copy_task, 2, tokenizer=tokenizer, min_new_tokens=1, autoreset_mode=mode
-    )
+    envs = TokenVectorEnv(copy_task, 2, tokenizer=tokenizer, min_new_tokens=1, autoreset_mode=mode)
     envs = MaskObservation(envs)
     observation, _ = envs.reset(seed=0)
     assert observation in envs.observation_space

@@ -24,16 +24,24 @@ class Conversations:
         tokenizer: decodes turns and encodes replies.
         contexts: the tokens of every row.
         max_turns: the most turns the agent has.
+        reply_bound: the most tokens that the replies of an episode have together.
     """
 
     def __init__(
-        self, task: Task, tokenizer: Tokenizer, contexts: Contexts, max_turns: int
+        self,
+        task: Task,
+        tokenizer: Tokenizer,
+        contexts: Contexts,
+        *,
+        max_turns: int,
+        reply_bound: int,
     ) -> None:
         n = len(contexts.lengths)
         self._task = task
         self._tokenizer = tokenizer
         self._contexts = contexts
         self._max_turns = max_turns
+        self._reply_bound = reply_bound
         self._asks_for_replies = type(task).reply is not Task.reply
         self._instances: list[Instance] = [Instance("")] * n
         self._turns: list[tuple[Turn, ...]] = [()] * n
@@ -85,11 +93,12 @@ class Conversations:
             return "stop"
         ids = self._tokenizer.encode(reply.text, special_tokens=False)
         remaining = int(contexts.observation["remaining"][row, 0])
-        excess = int(contexts.lengths[row]) + len(ids) + remaining - contexts.capacity
-        if excess > 0:
+        own = contexts.budget - remaining
+        replies = int(contexts.lengths[row] - contexts.prompt_lengths[row]) - own + len(ids)
+        if replies > self._reply_bound:
             raise ValueError(
-                f"{type(self._task).__name__}: a reply of {len(ids)} tokens takes this episode's "
-                f"replies {excess} tokens beyond `reply_bound`. Declare a greater bound."
+                f"{type(self._task).__name__}: the replies of this episode have {replies} tokens, "
+                f"but its `reply_bound` says at most {self._reply_bound}. Declare a greater bound."
             )
         contexts.extend(row, ids)
         self._turns[row] = (*turns, Turn("task", reply.text))

@@ -164,7 +164,11 @@ class TokenVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
             n, self.context_size, self.max_new_tokens, alternate=not self.copy
         )
         self._conversations = Conversations(
-            self.task, self.tokenizer, self._contexts, self.max_turns
+            self.task,
+            self.tokenizer,
+            self._contexts,
+            max_turns=self.max_turns,
+            reply_bound=self.context_size - self._prompt_bound - self.max_new_tokens,
         )
         self._streams = InstanceStreams(self.task, self.split, n)
         self._prompt_ids: dict[str, NDArray[np.int64]] = {}
