@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 import transformers
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.utils import get_device
 
 from textgym_agents.cli.options import EnvOptions, ModelOptions, TrainOptions
 from textgym_agents.sb3 import (
@@ -56,20 +60,50 @@ def build_agent(options: TrainOptions, envs: Any) -> OnPolicyAlgorithm:
         if (value := getattr(options, name)) is not None:
             policy[name] = value
     keywords = defaults(envs, learning_rate=options.learning_rate)
+    with _model_must_load():
+        return algorithm(
+            LMPolicy,
+            envs,
+            rollout_buffer_class=TokenRolloutBuffer,
+            policy_kwargs=policy,
+            seed=options.seed,
+            device=device_of(options.model),
+            **keywords,
+        )
+
+
+def build_policy(env: EnvOptions, model: ModelOptions) -> LMPolicy:
+    """The language model alone, without an algorithm or a reference model."""
+    envs = build_envs(env, model, n_envs=1, seed=0, split="test")
+    try:
+        with _model_must_load():
+            policy = LMPolicy(
+                envs.observation_space,
+                envs.action_space,
+                lambda remaining: 0.0,
+                kl_coef=0.0,
+                **policy_keywords(model),
+            )
+        return policy.to(device_of(model))
+    finally:
+        envs.close()
+
+
+def device_of(model: ModelOptions) -> torch.device:
+    """Where the model is to be; SB3 itself would quietly take the CPU where there is no GPU."""
+    if model.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError("--device: torch sees no CUDA device here. Use `--device cpu`.")
+    return get_device(model.device)
+
+
+@contextmanager
+def _model_must_load() -> Iterator[None]:
     with warnings.catch_warnings():
         # SB3 advises the CPU for policies that are not convolutional; ours is a language model.
         warnings.filterwarnings("ignore", message="You are trying to run")
         # A saved agent may do without the model it came from; a new one may not.
         warnings.filterwarnings("error", message=".*Right only while loading a saved agent")
         try:
-            return algorithm(
-                LMPolicy,
-                envs,
-                rollout_buffer_class=TokenRolloutBuffer,
-                policy_kwargs=policy,
-                seed=options.seed,
-                device=options.model.device,
-                **keywords,
-            )
+            yield
         except UserWarning as warning:
             raise (warning.__context__ or warning) from None

@@ -296,13 +296,13 @@ def evaluate(
         options.model.check()
 
         from textgym_agents.cli.evaluating import evaluate as evaluate_with
+        from textgym_agents.cli.evaluating import lines
 
         report = evaluate_with(options, greedy=greedy)
     if as_json:
         print(json.dumps(report, indent=2, allow_nan=False))
         return
-    for name, value in report.items():
-        print(f"{name:14}  {value:.4f}" if isinstance(value, float) else f"{name:14}  {value}")
+    print("\n".join(lines(report)))
 
 
 def thread_count(text: str) -> int | None:

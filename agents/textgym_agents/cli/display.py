@@ -52,9 +52,10 @@ class TrainingDisplay:
         self.console = console
         self.total = total
         self.done = self._first = done
-        self.figures: dict[str, str] = {}
+        self.figures: dict[str, str] = {"tokens/s": "-"}
         self._lines = 0
         self._paused = 0.0
+        self._mark: tuple[int, float] | None = None
         self._started = time.perf_counter()
         self._progress = Progress(
             BarColumn(bar_width=30),
@@ -102,8 +103,15 @@ class TrainingDisplay:
         self._progress.update(self._task, completed=min(done, self.total))
 
     def show(self, figures: Mapping[str, str]) -> None:
-        """Replace the figures named in `figures`."""
+        """Replace the figures named in `figures`, and the speed, at the end of a rollout."""
         self.figures |= figures
+        now = (self.done, self.train_seconds)
+        # From the end of a rollout to the end of another: so that there is an update to each.
+        if self._mark is None:
+            self._mark = now
+        elif now[1] > self._mark[1]:
+            speed = (now[0] - self._mark[0]) / (now[1] - self._mark[1])
+            self.figures["tokens/s"] = f"{speed:,.0f}"
         lines = 1 + _LINES * self.done // self.total
         if not self.console.is_terminal and lines > self._lines:
             self._lines = lines
@@ -117,8 +125,7 @@ class TrainingDisplay:
         self.console.print(Text(text), soft_wrap=True)
 
     def _figures(self) -> str:
-        speed = {"tokens/s": f"{self.tokens_per_second:,.0f}"}
-        return "  ".join(f"{name} {value}" for name, value in (speed | self.figures).items())
+        return "  ".join(f"{name} {value}" for name, value in self.figures.items())
 
     def _render(self) -> Group:
         return Group(self._progress, Text(self._figures(), style="cyan"))

@@ -24,6 +24,8 @@ def main(args: Sequence[str] | None = None) -> None:
 def run(args: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     warnings.showwarning = show_warning
+    # What went wrong at the hub is said once, in the error.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
         try:
             from textgym_agents.cli.commands import app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -66,13 +67,28 @@ def one_line(error: BaseException) -> str:
 
 def is_disk_full(error: BaseException | None) -> bool:
     """Whether `error`, or what caused it, is a disk without room for a file."""
+    return any(
+        (isinstance(link, OSError) and link.errno in _FULL)
+        or any(phrase in str(link).lower() for phrase in _FULL_PHRASES)
+        for link in chain(error)
+    )
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """`error` and what led to it."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL:
-            return True
-        if any(phrase in str(error).lower() for phrase in _FULL_PHRASES):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
+
+
+def let_go(error: BaseException) -> None:
+    """Drop the local variables that the traceback of `error` keeps alive.
+
+    Among them may be open files: a half-written one takes its room on the disk until it is closed,
+    even when it has been deleted.
+    """
+    for link in chain(error):
+        traceback.clear_frames(link.__traceback__)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from textgym_agents.cli.building import build_agent, build_envs
+from textgym_agents.cli.building import build_policy
 from textgym_agents.cli.heldout import HeldOut
 from textgym_agents.cli.options import TrainOptions
 
@@ -17,16 +17,13 @@ def evaluate(options: TrainOptions, *, greedy: bool) -> dict[str, Any]:
 
     Returns:
         `id`, `model`, `episodes`, `seed`, `greedy`, `score` (None for a task without one),
-        `reward`, its standard error `reward_error`, and `rewards` by name.
+        `reward`, its standard error `reward_error` (None for a single episode), and `rewards` by
+        name.
     """
     torch.set_num_threads(options.threads or 1)
-    envs = build_envs(options.env, options.model, n_envs=1, seed=options.seed, split="test")
-    try:
-        agent = build_agent(options, envs)
-    finally:
-        envs.close()
+    policy = build_policy(options.env, options.model)
     held_out = HeldOut(options.env, options.model, seed=options.seed)
-    result = held_out(agent.policy, options.eval_episodes, greedy=greedy)
+    result = held_out(policy, options.eval_episodes, greedy=greedy)
     count = len(result.returns)
     return {
         "id": options.env.id,
@@ -39,3 +36,17 @@ def evaluate(options: TrainOptions, *, greedy: bool) -> dict[str, Any]:
         "reward_error": float(np.std(result.returns, ddof=1) / count**0.5) if count > 1 else None,
         "rewards": result.rewards,
     }
+
+
+def lines(report: dict[str, Any]) -> list[str]:
+    """The report for a person."""
+    how = "greedy" if report["greedy"] else f"sampled, seed {report['seed']}"
+    error = "" if report["reward_error"] is None else f" ± {report['reward_error']:.4f}"
+    result = [
+        f"{report['model']} on {report['id']}: {report['episodes']} held-out texts, {how}",
+    ]
+    if report["score"] is not None:
+        result.append(f"score   {report['score']:.4f}")
+    result.append(f"reward  {report['reward']:.4f}{error}")
+    result += [f"  {name}: {v:.4f}" for name, v in report["rewards"].items() if name != "score"]
+    return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +89,10 @@ class ModelOptions:
 
     def check(self) -> None:
         """Raise for a model folder that is not there, before anything slow happens."""
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise CommandError(
+                f"--device: expected auto, cpu, cuda or cuda:0, got {self.device!r}."
+            )
         looks_like_path = self.model.startswith((".", "/", "~")) or self.model.count("/") > 1
         path = Path(self.model)
         if path.is_file() or (looks_like_path and not path.exists()):

@@ -14,10 +14,10 @@ from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
 from textgym.errors import RewardError
 from textgym_agents.cli import threads
-from textgym_agents.cli.building import build_agent, build_envs
+from textgym_agents.cli.building import build_agent, build_envs, device_of
 from textgym_agents.cli.display import Sample, TrainingDisplay, before_and_after, figures_table
 from textgym_agents.cli.errors import FAILED as EXIT_FAILED
-from textgym_agents.cli.errors import CommandError, bad_input, is_disk_full, one_line
+from textgym_agents.cli.errors import CommandError, bad_input, is_disk_full, let_go, one_line
 from textgym_agents.cli.heldout import HeldOut
 from textgym_agents.cli.options import TrainOptions
 from textgym_agents.cli.progress import DisplayWriter, Progress
@@ -91,6 +91,7 @@ class TrainingRun:
             self._salvage(INTERRUPTED)
             raise
         except Exception as error:
+            let_go(error)
             self._salvage(FAILED)
             if (explained := self._explained(error)) is None:
                 raise
@@ -106,7 +107,7 @@ class TrainingRun:
             self._set_threads(agent)
             return agent
         # With the number of threads it had: gradients differ between numbers of threads.
-        agent = load_checkpoint(latest, self.envs, device=self.options.model.device)
+        agent = load_checkpoint(latest, self.envs, device=device_of(self.options.model))
         if self.options.threads is not None:
             torch.set_num_threads(self.options.threads)
         self.console.print(
