@@ -386,3 +386,22 @@ def test_pickled_envs_go_on_alike(task, tokenizer, random_actions, same):
         assert twin.single_action_space.tokenizer_hash == tokenizer.hash
         for action in actions[10:]:
             assert same(envs.step(action), twin.step(action))
+
+
+@pytest.mark.parametrize("copies", [True, False])
+def test_envs_do_not_grow(task, tokenizer, random_actions, copies):
+    envs = TokenVectorEnv(task, 8, tokenizer=tokenizer, copy=copies)
+    envs.reset(options={"instance": task.sample(np.random.default_rng(0))})
+    sizes = []
+    for _ in range(4):
+        for actions in random_actions(0, (400, 8)):
+            envs.step(actions)
+        envs._prompt_ids.clear()
+        sizes.append(len(pickle.dumps(envs)))
+    assert max(sizes) - min(sizes) < 2000
+
+
+def test_seeds_may_be_numpy_ints_and_arrays(copy_task, tokenizer, same):
+    envs = TokenVectorEnv(copy_task, 2, tokenizer=tokenizer)
+    assert same(envs.reset(seed=np.int64(3)), envs.reset(seed=3))
+    assert same(envs.reset(seed=np.array([3, 4])), envs.reset(seed=[3, 4]))

@@ -51,6 +51,9 @@ def test_add_reward_dispatches(copy_task, tokenizer):
     envs = AddReward(TokenVectorEnv(copy_task, 2, tokenizer=tokenizer), len, name="n", weight=2.0)
     assert isinstance(envs, VectorAddReward)
     assert envs._saved_kwargs == {"reward": len, "name": "n", "weight": 2.0}
+    spec = AddReward(TokenEnv(copy_task, tokenizer=tokenizer), "length:min=4*0.5")
+    spec.reset()
+    assert spec.step(tokenizer.eos_token_id)[4]["rewards"] == {"score": 0.0, "length": 0.0}
     with pytest.raises(TypeError, match="token environment"):
         AddReward(gym.make("CartPole-v1"), len)
     with pytest.raises(TypeError, match="TokenVectorEnv"):

@@ -92,7 +92,7 @@ class Contexts:
         observation["remaining"][row, 0] = self.budget
         self.lengths[row] = self.prompt_lengths[row] = self.turn_starts[row] = count
         self.reply_spans[row] = ()
-        self._rewritten.append(row)
+        self._rewrote(row)
 
     def extend(self, row: int, reply_ids: Sequence[int]) -> None:
         """Append a reply to `row` and begin the agent's next turn behind it."""
@@ -102,7 +102,11 @@ class Contexts:
         self.observation["attention_mask"][row, start:end] = 1
         self.reply_spans[row] = (*self.reply_spans[row], (start, end))
         self.lengths[row] = self.turn_starts[row] = end
-        self._rewritten.append(row)
+        self._rewrote(row)
+
+    def _rewrote(self, row: int) -> None:
+        if len(self._sets) == 2:
+            self._rewritten.append(row)
 
     def input_ids(self, row: int) -> NDArray[np.int64]:
         """`[T] int64`, a read-only copy of the context of `row`."""

@@ -196,7 +196,7 @@ class TokenVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         """
         rows = reset_rows(options, self.num_envs)
         self._streams.seed(seed, rows)
-        super().reset(seed=None if seed is None or isinstance(seed, Sequence) else int(seed))
+        super().reset(seed=None if seed is None or np.ndim(seed) else int(seed))  # type: ignore[arg-type]
         instances = chosen_instances(options, rows, self._streams)
         infos: Infos = {}
         prompts = [self._encode_prompt(instance.prompt) for instance in instances]

@@ -29,12 +29,15 @@ class RewardTerm:
 
     @classmethod
     def of(cls, reward: Any, *, name: str | None = None, weight: float = 1.0) -> RewardTerm:
-        """A term from a `Reward` or a function of episodes.
+        """A term from a `Reward`, a function of episodes, or a spec such as ``"length:max=40"``.
 
         Raises:
             TypeError: for anything else.
-            ValueError: for a weight that is not finite, or a reserved name.
+            ValueError: for a bad spec, a weight that is not finite, or a reserved name.
         """
+        if isinstance(reward, str):
+            reward, own_weight = from_spec(reward)
+            weight *= own_weight
         reward = reward if isinstance(reward, Reward) else FunctionReward(reward)
         name = name or reward.name
         if name in RESERVED_NAMES:
@@ -62,9 +65,6 @@ def reward_terms(rewards: Iterable[Any]) -> tuple[RewardTerm, ...]:
     terms: list[RewardTerm] = []
     for item in rewards:
         reward, weight = item if isinstance(item, tuple) else (item, 1.0)
-        if isinstance(reward, str):
-            reward, own_weight = from_spec(reward)
-            weight *= own_weight
         term = RewardTerm.of(reward, weight=weight)
         if any(term.name == other.name for other in terms):
             raise ValueError(

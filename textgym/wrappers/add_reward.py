@@ -22,7 +22,7 @@ from textgym.wrappers.snapshots import Snapshots
 
 def AddReward(  # named as the class it makes
     env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any],
-    reward: Reward | RewardFunction,
+    reward: Reward | RewardFunction | str,
     *,
     name: str | None = None,
     weight: float = 1.0,
@@ -35,7 +35,8 @@ def AddReward(  # named as the class it makes
 
     Args:
         env: a token environment, wrapped or not.
-        reward: a `Reward`, or a function from a list of B episodes to B floats.
+        reward: a `Reward`, a function from a list of B episodes to B floats, or a spec such as
+            ``"keywords:happy,love"``.
         name: its name in `info["rewards"]`; the reward's own by default.
         weight: what it is multiplied by.
 
@@ -59,7 +60,7 @@ class SingleAddReward(
     def __init__(
         self,
         env: gym.Env[Observation, np.int64],
-        reward: Reward | RewardFunction,
+        reward: Reward | RewardFunction | str,
         *,
         name: str | None = None,
         weight: float = 1.0,
@@ -122,7 +123,7 @@ class VectorAddReward(
     def __init__(
         self,
         env: VectorEnv[Observation, NDArray[np.int64], NDArray[Any]],
-        reward: Reward | RewardFunction,
+        reward: Reward | RewardFunction | str,
         *,
         name: str | None = None,
         weight: float = 1.0,
