@@ -1,0 +1,1 @@
+"""Tasks: what is asked, who answers, how it is scored, and an oracle."""

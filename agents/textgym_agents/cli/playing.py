@@ -76,10 +76,19 @@ class Player:
             if not line:
                 return [*ids, self.tokenizer.eos_token_id]
             text += _joined(text or ("" if written else prompt), line)
-            ids = self.tokenizer.encode(text, special_tokens=False)
+            ids = self._encoded(text)
         if len(ids) > remaining:
             self.say(f"The budget ends {len(ids) - remaining} tokens before your text does.")
         return ids[:remaining]
+
+    def _encoded(self, text: str) -> list[int]:
+        """The tokens of `text`; some tokenizers add a space before it of their own accord."""
+        ids: list[int] = self.tokenizer.encode(text, special_tokens=False)
+        if text.startswith(" "):
+            bare: list[int] = self.tokenizer.encode(text[1:], special_tokens=False)
+            if self.tokenizer.decode_completions([bare]) == [text]:
+                return bare
+        return ids
 
     def _step_all(self, ids: list[int]) -> tuple[Any, float, bool, Mapping[str, Any]]:
         total = 0.0

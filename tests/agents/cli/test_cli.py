@@ -102,7 +102,13 @@ def test_play_scores_the_oracle(command):
     story = task.solve(instance_of(env, 3))
     assert info["prompt"].strip()
     code, out, _ = command(
-        "play", "textgym/Story-v0", "--seed", "3", "--episodes", "1", stdin=f"{story.strip()}\n\n"
+        "play",
+        "textgym/Story-v0",
+        "--seed",
+        "3",
+        "--max-new-tokens",
+        "400",
+        stdin=f"{story.strip()}\n\n",
     )
     assert code == 0
     assert info["prompt"].splitlines()[0] in out
