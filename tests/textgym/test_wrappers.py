@@ -129,6 +129,31 @@ def test_a_wrapper_pays_what_the_argument_pays(task, tokenizer, random_actions, 
                 assert same(inside.reset(options=options), outside.reset(options=options))
 
 
+@pytest.mark.parametrize("where", ["argument", "wrapper"])
+def test_per_token_rewards_begin_anew_after_any_end(copy_task, tokenizer, where):
+    eos = tokenizer.eos_token_id
+    kwargs = {"tokenizer": tokenizer, "max_episode_steps": 3}
+    if where == "argument":
+        env = TokenEnv(copy_task, rewards=[TokenPay()], **kwargs)
+    else:
+        env = AddReward(TokenEnv(copy_task, **kwargs), TokenPay())
+    for _ in range(2):
+        env.reset(options={"prompt": "Copy 1:"})
+        assert [env.step(70)[1] for _ in range(3)] == [1.0, 2.0, 3.0]  # truncated
+        env.reset()
+        assert [env.step(a)[1] for a in (70, eos)] == [1.0, 12.0]
+        env.reset()
+        assert env.step(70)[1] == 1.0
+
+
+def test_components_are_weighted_and_add_up(copy_task, tokenizer, play):
+    env = TokenEnv(copy_task, tokenizer=tokenizer, score_weight=2.0, rewards=[(own_tokens, 0.5)])
+    env.reset(options={"prompt": "Copy 5:"})
+    _, reward, _, _, info = play(env, "5")[-1]
+    assert info["rewards"] == {"score": 2.0, "own_tokens": 1.0}
+    assert (reward, info["score"]) == (3.0, 1.0)
+
+
 def test_rows_that_are_only_truncated_get_no_added_reward(copy_task, tokenizer):
     env = AddReward(TimeLimit(TokenEnv(copy_task, tokenizer=tokenizer), 2), own_tokens)
     env.reset(seed=0)

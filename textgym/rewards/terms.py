@@ -122,7 +122,6 @@ class TermPayer:
         totals = term.weight * values
         rewards[rows] += totals - self.paid[rows]
         self.paid[rows] = totals
-        self.paid[rows[:count]] = 0.0
         return totals[:count], _located(error, rows)
 
     def forget(self, rows: Any) -> None:
