@@ -33,7 +33,7 @@ from textgym_agents.lm import (
 from textgym_agents.sb3.defaults import WarmedUpRate, suggested_learning_rate
 from textgym_agents.sb3.packed import PackedBatch
 
-# Pools of slots kept at once; one for each (caller, number of rows), least recently used dropped.
+# Pools of slots kept at once: one for each caller and shape, the least recently used dropped.
 _MAX_POOLS = 4
 # Context tokens in one forward of a packed pass without gradients.
 _SCORE_TOKENS = 8_192
@@ -117,7 +117,7 @@ class LMPolicy(ActorCriticPolicy):
         # A buffer: saved and loaded with the weights, as it changes while learning.
         self.register_buffer("kl_coef", torch.tensor(float(kl_coef), dtype=torch.float64))
         self.kl_stats: dict[str, float] = {}
-        self._pools: OrderedDict[tuple[str, int], SlotCache] = OrderedDict()
+        self._pools: OrderedDict[tuple[str, int, int], SlotCache] = OrderedDict()
         self._stale = True
         self._versions = -1
         self._source = model
@@ -284,13 +284,13 @@ class LMPolicy(ActorCriticPolicy):
             for pool in self._pools.values():
                 pool.clear()
             self._stale, self._versions = False, versions
-        return self._pool(caller, len(ids)).last_hidden(ids, lengths)
+        return self._pool(caller, *ids.shape).last_hidden(ids, lengths)
 
-    def _pool(self, caller: str, num_rows: int) -> SlotCache:
-        key = (caller, num_rows)
+    def _pool(self, caller: str, num_rows: int, context_size: int) -> SlotCache:
+        key = (caller, num_rows, context_size)
         pool = self._pools.get(key)
         if pool is None or pool.device != self.lm.device:
-            pool = self._pools[key] = SlotCache(self.lm, num_rows, self.context_size)
+            pool = self._pools[key] = SlotCache(self.lm, num_rows, context_size)
         self._pools.move_to_end(key)
         while len(self._pools) > _MAX_POOLS:
             self._pools.popitem(last=False)
