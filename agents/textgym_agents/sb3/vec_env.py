@@ -14,6 +14,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
 import textgym  # noqa: F401  # registers the environments
+from textgym.wrappers import get_state, set_state
 
 
 class TextVecEnv(VecEnv):
@@ -98,9 +99,7 @@ class TextVecEnv(VecEnv):
     def get_state(self) -> dict[str, Any]:
         """Everything needed to go on from here, bit for bit."""
         return {
-            "envs": self.envs.get_wrapper_attr("get_state")()
-            if hasattr(self.envs, "get_wrapper_attr")
-            else self.envs.get_state(),
+            "envs": get_state(self.envs),
             "returns": self._returns.copy(),
             "steps": self._steps.copy(),
             "seeds": self.seeds,
@@ -108,7 +107,7 @@ class TextVecEnv(VecEnv):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go back to what `get_state` returned."""
-        self.envs.set_state(state["envs"])
+        set_state(self.envs, state["envs"])
         self._returns[:] = state["returns"]
         self._steps[:] = state["steps"]
         self.seeds = state["seeds"]
