@@ -142,6 +142,7 @@ def input_line() -> str:
 
 @app.command()
 def train(
+    context: typer.Context,
     env_id: Id,
     out: Annotated[str, typer.Option(metavar="FOLDER", help="Where everything is left.")],
     model: Model = None,
@@ -235,10 +236,11 @@ def train(
     def stopped_at_once() -> str:
         if not folder.record:
             return "stopped before the run began; nothing was written."
-        return f"stopped at once; {folder.path} holds the last checkpoint. {resume_hint}"
+        return f"stopped at once; {folder.path} keeps what was checkpointed. {resume_hint}"
 
+    command = shlex.join(["textgym", *context.obj])
     with stopping(stopped_at_once):
-        finished = train_into(options, folder, Console(highlight=False), command_line())
+        finished = train_into(options, folder, Console(highlight=False), command)
     if not finished:
         raise Stopped(
             f"stopped after {folder.record['timesteps']:,} of {options.timesteps:,} tokens; "
@@ -312,8 +314,3 @@ def thread_count(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise CommandError(f"--threads: expected a number from 1 on, or auto, got {text!r}.")
     return int(text)
-
-
-def command_line() -> str:
-    """The command as it was typed."""
-    return shlex.join(["textgym", *sys.argv[1:]])

@@ -36,7 +36,8 @@ def run(args: Sequence[str] | None = None) -> int:
                 f"the command line needs the package `{error.name}`, which is not installed. "
                 "Install all it needs with `pip install 'textgym[agents]'`."
             ) from error
-        code = app(args=args, prog_name="textgym", standalone_mode=False)
+        typed = list(sys.argv[1:] if args is None else args)
+        code = app(args=typed, prog_name="textgym", standalone_mode=False, obj=typed)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BrokenPipeError:

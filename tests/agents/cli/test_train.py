@@ -145,7 +145,8 @@ def test_a_run_leaves_everything(finished):
     assert record["timesteps"] == TOTAL
     assert record["seed"] == 0
     assert record["threads"] == 1
-    assert record["command"].startswith("textgym ")
+    assert record["command"].startswith("textgym train textgym/Continuation-v0 --model ")
+    assert "--prompt 'once upon a time'" in record["command"]
     assert record["versions"]["torch"] == torch.__version__
     assert record["score_before"] is record["score_after"] is None  # Continuation has no score
     assert record["reward_after"] > record["reward_before"] + 0.1
