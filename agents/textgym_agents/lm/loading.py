@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import tokenizers
 import torch
 from torch import nn
 
@@ -25,7 +26,8 @@ class ModelSpec:
     Args:
         config: the model's configuration as JSON.
         generation_config: its generation settings as JSON, or an empty string.
-        tokenizer: the tokenizer as the JSON of the `tokenizers` library.
+        tokenizer: the tokenizer as the JSON of the `tokenizers` library, or an empty string where
+            it is not known.
         eos_token: its end-of-sequence token.
     """
 
@@ -35,19 +37,18 @@ class ModelSpec:
     eos_token: str
 
     @classmethod
-    def of(cls, model: nn.Module, tokenizer: Tokenizer) -> ModelSpec:
+    def of(cls, model: nn.Module, tokenizer: Tokenizer | None) -> ModelSpec:
         """The specification of `model`."""
         generation = getattr(model, "generation_config", None)
         return cls(
             model.config.to_json_string(use_diff=False),
             generation.to_json_string() if generation is not None else "",
-            tokenizer.backend.to_str(),
-            tokenizer.eos_token,
+            "" if tokenizer is None else tokenizer.backend.to_str(),
+            "" if tokenizer is None else tokenizer.eos_token,
         )
 
-    def build(self) -> tuple[nn.Module, Tokenizer]:
+    def build(self) -> tuple[nn.Module, Tokenizer | None]:
         """A model of this configuration, its weights still random, and its tokenizer."""
-        import tokenizers
         from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
         data = json.loads(self.config)
@@ -55,8 +56,14 @@ class ModelSpec:
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         if self.generation_config:
             model.generation_config = GenerationConfig.from_dict(json.loads(self.generation_config))
+        return model, self.build_tokenizer()
+
+    def build_tokenizer(self) -> Tokenizer | None:
+        """The tokenizer, where it is known."""
+        if not self.tokenizer:
+            return None
         backend = tokenizers.Tokenizer.from_str(self.tokenizer)
-        return model, Tokenizer(backend, eos_token=self.eos_token, name="saved with the agent")
+        return Tokenizer(backend, eos_token=self.eos_token, name="saved with the agent")
 
 
 ModelSource = str | os.PathLike[str] | nn.Module | ModelSpec
@@ -92,7 +99,7 @@ def load_tokenizer(source: ModelSource) -> Tokenizer | None:
     if isinstance(source, nn.Module):
         return None
     if isinstance(source, ModelSpec):
-        return source.build()[1]
+        return source.build_tokenizer()
     path = model_path(source)
     return Tokenizer.load(os.fspath(source) if path is None else path)
 
@@ -110,7 +117,7 @@ def load_model(source: ModelSource, *, trust_remote_code: bool = False) -> nn.Mo
         ValueError: not a causal language model, or unreadable files.
     """
     if isinstance(source, nn.Module):
-        return copy.deepcopy(source)
+        return copy.deepcopy(source).float()
     if isinstance(source, ModelSpec):
         return source.build()[0]
     if not isinstance(source, str | os.PathLike):

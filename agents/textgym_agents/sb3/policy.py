@@ -120,7 +120,6 @@ class LMPolicy(ActorCriticPolicy):
         self._pools: OrderedDict[tuple[str, int, int], SlotCache] = OrderedDict()
         self._stale = True
         self._versions = -1
-        self._source = model
         self._missing: Exception | None = None
         try:
             loaded, tokenizer = self._open(model)
@@ -148,7 +147,8 @@ class LMPolicy(ActorCriticPolicy):
         raise ValueError(
             f"the model {name} was trained with another tokenizer ({tokenizer.vocab_size} tokens) "
             f"than the environment uses ({self.vocab_size} tokens). Give the environment the "
-            f"model's: `make_vec_env(..., tokenizer={str(name)!r})`."
+            f"model's: `make_vec_env(..., tokenizer={str(name)!r})`, or on the command line "
+            "`--tokenizer`."
         )
 
     def _install(self, model: nn.Module, tokenizer: Tokenizer | None) -> None:
@@ -182,12 +182,11 @@ class LMPolicy(ActorCriticPolicy):
         self.optimizer = self.optimizer_class(trained, lr=rate, **self.optimizer_kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        spec = self._spec()
         return {
             "observation_space": self.observation_space,
             "action_space": self.action_space,
             "lr_schedule": self.lr_schedule,
-            "model": self._source if spec is None else spec,
+            "model": self._spec(),
             "temperature": self.rule.temperature,
             "top_k": self.rule.top_k,
             "top_p": self.rule.top_p,
@@ -395,16 +394,14 @@ class LMPolicy(ActorCriticPolicy):
         if self._missing is not None:
             raise self._missing
 
-    def _spec(self) -> ModelSpec | None:
-        """Enough to build the model without its folder; None where no tokenizer is known."""
-        if self._missing is not None or self.tokenizer is None:
-            return None
+    def _spec(self) -> ModelSpec:
+        """Enough to build the model without its folder."""
+        self._require_model()
         return ModelSpec.of(self.lm.model, self.tokenizer)
 
     def get_extra_state(self) -> dict[str, str]:
         """Configuration and tokenizer, so that loading works when the model's folder is gone."""
-        spec = self._spec()
-        return {} if spec is None else dict(vars(spec))
+        return {} if self._missing is not None else dict(vars(self._spec()))
 
     def set_extra_state(self, state: dict[str, str]) -> None:
         """Nothing to do: `load_state_dict` reads it before the weights."""
