@@ -177,7 +177,10 @@ class LMPolicy(ActorCriticPolicy):
         self._make_optimizer()
 
     def _make_optimizer(self) -> None:
-        trained = [p for p in self.parameters() if p.requires_grad]
+        # In an order that never depends on how the policy came about: an optimizer's state is
+        # saved by position.
+        parts = [getattr(self, name) for name in ("lm", "value_head") if hasattr(self, name)]
+        trained = [p for part in parts for p in part.parameters() if p.requires_grad]
         rate = self.lr_schedule(1)
         self.optimizer = self.optimizer_class(trained, lr=rate, **self.optimizer_kwargs)
 

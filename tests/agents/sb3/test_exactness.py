@@ -41,9 +41,7 @@ LLAMA = {
 
 
 def gpt2():
-    return GPT2LMHeadModel(
-        GPT2Config(vocab_size=V, n_embd=16, n_layer=2, n_head=2, n_positions=C)
-    )
+    return GPT2LMHeadModel(GPT2Config(vocab_size=V, n_embd=16, n_layer=2, n_head=2, n_positions=C))
 
 
 def eager(make):
