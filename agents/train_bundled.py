@@ -49,6 +49,7 @@ from textgym.tasks.story_world import (
 
 COMPLIANCE = 0.42
 FREE = 0.15  # share of stories without a prompt's request
+FAITHFUL = 0.65  # share of training steps on stories that do all they are asked
 SLIP = 0.02  # share of sentences told out of order: no story teller is perfect
 VOCAB_SIZE = 1024
 EOS = "<|endoftext|>"
@@ -89,12 +90,12 @@ _COMMON = (
 )
 
 
-def story(instance: Instance, rng: np.random.Generator) -> str:
+def story(instance: Instance, rng: np.random.Generator, compliance: float = COMPLIANCE) -> str:
     """A story after `instance`'s prompt that does some of what it asks."""
     asked = instance.data
 
     def comply() -> bool:
-        return rng.random() < COMPLIANCE
+        return rng.random() < compliance
 
     def pick(shapes: Sequence[Shape]) -> Shape:
         return shapes[int(rng.integers(len(shapes)))]
@@ -126,13 +127,13 @@ def story(instance: Instance, rng: np.random.Generator) -> str:
     return "".join(" " + tell(shape, asked["hero"], words) for shape in told)
 
 
-def documents(split: str, seed: int) -> Iterator[tuple[str, str]]:
+def documents(split: str, seed: int, compliance: float = COMPLIANCE) -> Iterator[tuple[str, str]]:
     """(prompt, continuation) without end; a free story has its request left out."""
     task = StoryTask()
     for index in range(10**12):
         rng = instance_rng(seed, split, 0, index)
         instance = task.draw(rng, split)
-        text = story(instance, rng)
+        text = story(instance, rng, compliance)
         if rng.random() < FREE:
             yield "", instance.prompt.split("\n", 1)[1] + text
         else:
@@ -163,10 +164,10 @@ def train_tokenizer(folder: Path, seed: int) -> Tokenizer:
 
 
 def batches(
-    tokenizer: Tokenizer, rows: int, seed: int, split: str
+    tokenizer: Tokenizer, rows: int, seed: int, split: str, compliance: float = COMPLIANCE
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """`[B, T]` ids and labels; labels are -100 on prompts and padding."""
-    stream = documents(split, seed)
+    stream = documents(split, seed, compliance)
     while True:
         ids, starts = [], []
         for _ in range(rows):
@@ -214,17 +215,23 @@ def loss_of(model: nn.Module, tokens: Tensor, labels: Tensor) -> Tensor:
 def fit(
     model: nn.Module, tokenizer: Tokenizer, *, steps: int, rows: int, rate: float, seed: int
 ) -> None:
-    """AdamW with warm-up and cosine decay."""
+    """Learn to do what is asked from faithful stories, then how seldom it is done.
+
+    AdamW; the learning rate is constant over the first part and decays to 0 over the second.
+    """
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.05, fused=True
     )
-    stream = batches(tokenizer, rows, seed, "train")
+    first = int(FAITHFUL * steps)
+    faithful = batches(tokenizer, rows, seed, "train", compliance=1.0)
+    usual = batches(tokenizer, rows, seed + 10, "train")
     began = time.time()
     for step in range(steps):
-        share = step / steps
-        scale = min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
+        left = min(1.0, (steps - step) / (steps - first))
+        scale = min(1.0, (step + 1) / 100) * 0.5 * (1 - math.cos(math.pi * left))
         for group in optimizer.param_groups:
             group["lr"] = rate * scale
+        stream = faithful if step < first else usual
         loss = loss_of(model, *next(stream))
         optimizer.zero_grad()
         loss.backward()
