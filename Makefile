@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/textgym train textgym/Story-v0 --model bundled --timesteps 200000 --seed 0 \
+	$(BIN)/textgym train textgym/Story-v0 --model bundled --timesteps 250000 --learning-rate 5e-4 --seed 0 \
 		--out $(DEMO_OUT) --resume
 
 test: $(STAMP)
