@@ -15,6 +15,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from textgym import Tokenizer
 from textgym_agents.lm import (
@@ -37,6 +38,9 @@ from textgym_agents.sb3.packed import PackedBatch
 _MAX_POOLS = 4
 # Context tokens in one forward of a packed pass without gradients.
 _SCORE_TOKENS = 8_192
+# Minibatches of more context tokens than this run the body in parts that are made again in the
+# backward pass: a third more work, and memory that no longer grows with the minibatch.
+_WHOLE_TOKENS, _PART_TOKENS = 8_192, 2_048
 
 
 class LMPolicy(ActorCriticPolicy):
@@ -314,7 +318,7 @@ class LMPolicy(ActorCriticPolicy):
             self._stale = True
         actions = actions.long().flatten()
         if isinstance(obs, PackedBatch):
-            hidden, support = self._packed_hidden(self.lm, obs), obs.support
+            hidden, support = self._trained_hidden(obs), obs.support
         else:
             hidden = self._full_hidden(obs)
             mask = self._action_mask(obs)
@@ -333,6 +337,18 @@ class LMPolicy(ActorCriticPolicy):
         ids, lengths = obs["input_ids"].long(), obs["attention_mask"].sum(dim=1).long()
         hidden = self.lm.hidden_states(ids[:, : int(lengths.max())])
         return hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
+
+    def _trained_hidden(self, batch: PackedBatch) -> Tensor:
+        """As `_packed_hidden`, for an update: in bounded memory."""
+        if batch.input_ids.numel() <= _WHOLE_TOKENS or not torch.is_grad_enabled():
+            return self._packed_hidden(self.lm, batch)
+        parts = [
+            checkpoint(
+                self._packed_hidden, self.lm, part, use_reentrant=False, preserve_rng_state=False
+            )
+            for part in batch.parts(_PART_TOKENS)
+        ]
+        return torch.cat(parts)
 
     @staticmethod
     def _packed_hidden(lm: CausalLM, batch: PackedBatch) -> Tensor:

@@ -24,6 +24,7 @@ from transformers import (
 from textgym import Tokenizer
 from textgym_agents.lm import unpack_support
 from textgym_agents.sb3 import LMPolicy, TokenRolloutBuffer, make_vec_env, ppo_defaults
+from textgym_agents.sb3 import policy as policy_module
 
 V = Tokenizer.load().vocab_size
 SMALL = {"vocab_size": V, "max_position_embeddings": 64, "hidden_size": 16}
@@ -100,7 +101,11 @@ def gradients(agent):
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("ent_coef", [0.0, 0.01])
-def test_same_losses_and_gradients_as_sb3s_own_buffer(name, ent_coef):
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_same_losses_and_gradients_as_sb3s_own_buffer(monkeypatch, name, ent_coef, in_parts):
+    if in_parts:
+        monkeypatch.setattr(policy_module, "_WHOLE_TOKENS", 0)
+        monkeypatch.setattr(policy_module, "_PART_TOKENS", 100)
     agent = make_agent(MODELS[name](), ppo={"ent_coef": ent_coef, "max_grad_norm": 1e9})
     seen = collect(agent)
     packed = agent.rollout_buffer
