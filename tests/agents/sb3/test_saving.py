@@ -152,3 +152,15 @@ def test_sb3s_own_defaults_warn(folder):
             policy_kwargs={"model": str(folder)},
             device="cpu",
         )
+
+
+def test_adaptive_kl_moves_towards_its_target(folder):
+    agent = make_agent(str(folder), kl_target=2.0, kl_coef=0.1)
+    policy = agent.policy
+    before = float(policy.kl_coef)
+    policy.adapt_kl(4.0)  # too far away: the coefficient grows, by at most a tenth
+    assert float(policy.kl_coef) == pytest.approx(1.1 * before)
+    policy.adapt_kl(1.9)  # 5% below the target
+    assert float(policy.kl_coef) == pytest.approx(1.1 * before * 0.975)
+    fixed = make_agent(str(folder), kl_coef=0.1).policy
+    assert float(fixed.kl_coef) == 0.1
