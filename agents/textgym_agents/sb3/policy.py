@@ -99,6 +99,11 @@ class LMPolicy(ActorCriticPolicy):
             raise ValueError(
                 f"`kl_coef` must be at least 0 and `kl_target` above 0, got {kl_coef}, {kl_target}."
             )
+        if kl_target is not None and kl_coef == 0:
+            raise ValueError(
+                "`kl_target` adapts `kl_coef` by factors, and `kl_coef` is 0. Start it above 0, "
+                "such as 0.02."
+            )
         if optimizer_kwargs is None and issubclass(optimizer_class, torch.optim.AdamW):
             optimizer_kwargs = {"weight_decay": 0.0, "betas": (0.9, 0.99), "fused": True}
         # BasePolicy's: ActorCriticPolicy's own would build an MLP.
@@ -111,7 +116,7 @@ class LMPolicy(ActorCriticPolicy):
         )
         self.rule = SamplingRule(temperature, top_k, top_p)
         self.kl_target = kl_target
-        self.with_reference = reference if reference is not None else bool(kl_coef or kl_target)
+        self.with_reference = reference if reference is not None else kl_coef > 0
         self.value_scale = value_scale
         self.chunk_tokens = chunk_tokens
         self.trust_remote_code = trust_remote_code
