@@ -31,12 +31,18 @@ class EnvRow:
         task: where its task class is, as ``"module:Class"``.
         summary: one line on what the agent does.
         smoke_kwargs: keyword arguments that make a small one, for tests.
+        random_bound: what a policy of random tokens scores at most, on average.
+        extra: the optional dependency it needs, a name for `pip install "textgym[...]"`.
+        bridged: True for an environment of another package, behind a bridge of ours.
     """
 
     id: str
     task: str
     summary: str
     smoke_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    random_bound: float = 0.05
+    extra: str | None = None
+    bridged: bool = False
 
     def task_class(self) -> type[Task]:
         """Import and return the task class."""
@@ -48,14 +54,89 @@ REGISTRY: Mapping[str, EnvRow] = MappingProxyType(
         row.id: row
         for row in (
             EnvRow(
+                "textgym/Arithmetic-v0",
+                "textgym.tasks.arithmetic:ArithmeticTask",
+                "Work out a little story of numbers, or an expression.",
+            ),
+            EnvRow(
                 "textgym/Continuation-v0",
                 "textgym.tasks.continuation:ContinuationTask",
                 "Continue prompts of your own; all reward comes from the rewards you add.",
             ),
             EnvRow(
+                "textgym/Countdown-v0",
+                "textgym.tasks.countdown:CountdownTask",
+                "Make a target out of given numbers by plus, minus, times and divided by.",
+            ),
+            EnvRow(
+                "textgym/DataToText-v0",
+                "textgym.tasks.data_to_text:DataToTextTask",
+                "Say in sentences what a small table says: all of it, and nothing else.",
+            ),
+            EnvRow(
+                "textgym/Dialogue-v0",
+                "textgym.tasks.dialogue:DialogueTask",
+                "Find out what a user wants by asking, and book it.",
+            ),
+            EnvRow(
+                "textgym/Dataset-v0",
+                "textgym.tasks.dataset:DatasetTask",
+                "Answer the prompts of a dataset of your own; a metric compares with its targets.",
+            ),
+            EnvRow(
+                "textgym/KeywordsToSentence-v0",
+                "textgym.tasks.keywords_to_sentence:KeywordsToSentenceTask",
+                "Write one sensible sentence that has all the words asked for.",
+            ),
+            EnvRow(
+                "textgym/QuestionAnswering-v0",
+                "textgym.tasks.question_answering:QuestionAnsweringTask",
+                "Answer a question about a short text in a word or two.",
+            ),
+            EnvRow(
+                "textgym/Recommendation-v0",
+                "textgym.tasks.recommendation:RecommendationTask",
+                "Recommend books, title by title, to a reader whose tastes show in how they react.",
+            ),
+            EnvRow(
+                "textgym/Sentiment-v0",
+                "textgym.tasks.sentiment:SentimentTask",
+                "Go on with a review so that it becomes positive and keeps to its subject.",
+            ),
+            EnvRow(
+                "textgym/Sorting-v0",
+                "textgym.tasks.sorting:SortingTask",
+                "Put words or numbers in order.",
+            ),
+            EnvRow(
                 "textgym/Story-v0",
                 "textgym.tasks.story:StoryTask",
                 "Finish a little story so that it holds, and ends, as its prompt asks.",
+            ),
+            EnvRow(
+                "textgym/Summarization-v0",
+                "textgym.tasks.summarization:SummarizationTask",
+                "Say in few words what a report comes to; leave out what is beside the point.",
+            ),
+            EnvRow(
+                "textgym/TokenLock-v0",
+                "textgym.tasks.token_lock:TokenLockTask",
+                "Open a lock, an automaton over a few tokens of which the optimum is known exactly.",
+            ),
+            EnvRow(
+                "textgym/Translation-v0",
+                "textgym.tasks.translation:TranslationTask",
+                "Translate a sentence from English into German, or back.",
+            ),
+            EnvRow(
+                "textgym/TwentyQuestions-v0",
+                "textgym.tasks.twenty_questions:TwentyQuestionsTask",
+                "Find out by yes-or-no questions what somebody thinks of, and name it.",
+            ),
+            EnvRow(
+                "textgym/Wordle-v0",
+                "textgym.tasks.wordle:WordleTask",
+                "Find a secret word by guesses whose letters are marked.",
             ),
         )
     }

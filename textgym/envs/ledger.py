@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from textgym.envs.infos import Infos, mark, put_numbers, put_objects
 from textgym.episode import Episode
 from textgym.errors import RewardError
+from textgym.rewards.base import Reward
 from textgym.rewards.terms import RewardTerm, TermPayer
 from textgym.tasks.base import Task
 
@@ -34,6 +35,9 @@ class Ledger:
         self._score_weight = score_weight
         self._num_envs = num_envs
         self._payers = [TermPayer(term, num_envs) for term in terms]
+        if task.dense:
+            term = RewardTerm(_TaskTokenRewards(task), "score", score_weight)
+            self._payers.insert(0, TermPayer(term, num_envs))
         # Score and finish reason of each row whose episode is closed.
         self.outcomes: list[tuple[float, str] | None] = [None] * num_envs
 
@@ -74,7 +78,7 @@ class Ledger:
         components: Infos = {}
         if done:
             scores = self._scores(episodes)
-            if self._task.scored and self._score_weight:
+            if self._task.scored and self._score_weight and not self._task.dense:
                 rewards[done] += self._score_weight * scores
                 put_numbers(components, "score", done, self._score_weight * scores, n)
             replied = [row for row in done if replies[0][row]]
@@ -116,9 +120,20 @@ class Ledger:
         put_objects(infos, "completion", done, [e.completion_text for e in episodes], n)
         put_objects(infos, "finish_reason", done, reasons, n)
         put_numbers(infos, "score", done, scores, n)
+        if self._task.metric_names:
+            infos["metrics"] = self._metrics(done, episodes)
+            mark(infos, "metrics", done, n)
         infos["rewards"] = components
         mark(infos, "rewards", done, n)
         put_objects(infos, "episode_record", done, episodes, n)
+
+    def _metrics(self, done: list[int], episodes: list[Episode]) -> Infos:
+        found = [self._task.metrics(episode) for episode in episodes]
+        metrics: Infos = {}
+        for name in self._task.metric_names:
+            values = np.array([float(one[name]) for one in found])
+            put_numbers(metrics, name, done, values, self._num_envs)
+        return metrics
 
     def get_state(self) -> dict[str, Any]:
         """Everything, as plain data."""
@@ -130,3 +145,18 @@ class Ledger:
         self.outcomes = list(state["outcomes"])
         for payer, paid in zip(self._payers, state["paid"], strict=True):
             np.copyto(payer.paid, paid)
+
+
+class _TaskTokenRewards(Reward):
+    """What a dense task pays its tokens, as a per-token reward."""
+
+    name, per_token = "score", True
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __call__(self, episodes: Sequence[Episode]) -> NDArray[np.float32]:
+        return np.array([rewards.sum() for rewards in self.per_token_rewards(episodes)], np.float32)
+
+    def per_token_rewards(self, episodes: Sequence[Episode]) -> list[NDArray[np.float32]]:
+        return self._task.token_rewards(episodes)

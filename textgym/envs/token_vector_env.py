@@ -62,7 +62,7 @@ class TokenVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
     Args:
         task: what is asked and how it is scored.
         num_envs: B, the number of rows.
-        tokenizer: what `Tokenizer.load` takes; None is the embedded one.
+        tokenizer: what `Tokenizer.load` takes; None is the task's own, or the embedded one.
         split: ``"train"`` or ``"test"``: disjoint prompts.
         max_new_tokens: budget of the agent's own tokens, all turns together; None is the task's.
         max_turns: the most turns the agent has; None is the task's.
@@ -106,7 +106,7 @@ class TokenVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
             raise TypeError(f"`task` must be a `Task`, got {type(task).__name__}.")
         self.task = task
         self.num_envs = check_positive_int("num_envs", num_envs)
-        self.tokenizer = Tokenizer.load(tokenizer)
+        self.tokenizer = Tokenizer.load(task.tokenizer if tokenizer is None else tokenizer)
         self.split = check_split(split)
         self.max_new_tokens = check_positive_int(
             "max_new_tokens", task.max_new_tokens if max_new_tokens is None else max_new_tokens

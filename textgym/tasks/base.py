@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textgym.episode import Episode, Instance, Turn
+from textgym.errors import check_positive_int
 from textgym.seeding import Split, split_of
+from textgym.tokenization import Tokenizer
 
 TokenCounter = Callable[[str], int]
 
@@ -42,12 +44,20 @@ class Task(abc.ABC):
         max_turns: the most turns the agent can have.
         scored: False for a task without a score of its own (all reward from wrappers).
         has_oracle: False where no `solve` exists.
+        levels: the number of difficulty levels; a task with several takes `level`, from 1 on.
+        metric_names: the keys of what `metrics` returns.
+        tokenizer: the task's own, for a vocabulary smaller than text needs; None is the embedded.
+        dense: True where `token_rewards` pay the score step by step.
     """
 
     max_new_tokens: int = 64
     max_turns: int = 1
     scored: ClassVar[bool] = True
     has_oracle: ClassVar[bool] = True
+    levels: ClassVar[int] = 1
+    metric_names: tuple[str, ...] = ()
+    tokenizer: Tokenizer | None = None
+    dense: bool = False
 
     @abc.abstractmethod
     def sample(self, rng: np.random.Generator) -> Instance:
@@ -66,11 +76,18 @@ class Task(abc.ABC):
                 special tokens included.
         """
 
+    def split_key(self, instance: Instance) -> str:
+        """What tells instances apart, for the splits: the prompt, unless all share theirs.
+
+        A task that hides what it asks about (a word to guess) gives that instead.
+        """
+        return instance.prompt
+
     def draw(self, rng: np.random.Generator, split: Split) -> Instance:
-        """Draw an instance of `split`. The splits are disjoint: a prompt belongs to one of them."""
+        """Draw an instance of `split`; the splits are disjoint: each `split_key` is of one."""
         while True:
             instance = self.sample(rng)
-            if split_of(instance.prompt) == split:
+            if split_of(self.split_key(instance)) == split:
                 return instance
 
     def from_prompt(self, prompt: str) -> Instance:
@@ -92,6 +109,36 @@ class Task(abc.ABC):
         """`[B] float64`, the scores of `episodes`."""
         return np.array([self.score(episode) for episode in episodes], dtype=np.float64)
 
+    def token_rewards(self, episodes: Sequence[Episode]) -> list[NDArray[np.float32]]:
+        """One `[N] float32` an episode: what each of the agent's tokens so far has earned.
+
+        Only called where `dense` is True; paid, as they come, in place of the score at the end.
+        Unfinished episodes have no `finish_reason`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no token rewards")
+
+    def metrics(self, episode: Episode) -> Mapping[str, float]:
+        """Figures besides the score, one for each of `metric_names`; reported, never paid."""
+        return {}
+
     def solve(self, instance: Instance) -> str:
-        """A completion that scores 1.0."""
+        """A completion that scores 1.0; in a dialogue, the oracle's first turn."""
         raise NotImplementedError(f"{type(self).__name__} has no oracle")
+
+    def solve_turn(self, instance: Instance, turns: Sequence[Turn]) -> str:
+        """The oracle's next turn after `turns`, in which it spoke all of the agent's.
+
+        A task with replies overrides this one too. An oracle of a dialogue may use what
+        `instance` hides from the agent.
+        """
+        return self.solve(instance)
+
+
+def check_level(task: Task, level: object) -> int:
+    """Return `level` if `task` has it, else raise naming the levels there are."""
+    number = check_positive_int("level", level)
+    if number > task.levels:
+        raise ValueError(
+            f"`level` of {type(task).__name__} must be 1 to {task.levels}, got {number}."
+        )
+    return number
