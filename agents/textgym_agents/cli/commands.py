@@ -249,6 +249,134 @@ def train(
 
 
 @app.command()
+def sft(
+    context: typer.Context,
+    env_id: Id,
+    out: Annotated[str, typer.Option(metavar="FOLDER", help="Where everything is left.")],
+    model: Model = None,
+    tokenizer: Tokenizer = None,
+    env: Env = None,
+    max_new_tokens: MaxNewTokens = None,
+    demonstrations: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of the oracle, each drawn anew.", show_default="20000"),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Demonstrations a step.", show_default="32")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="By default what suits the model.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, show_default="0")] = None,
+    threads: Annotated[
+        str, typer.Option(metavar="N|auto", help="Of torch; auto is 1 on a CPU.")
+    ] = "auto",
+    device: Device = None,
+    eval_episodes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Held-out texts before and after.", show_default="256"),
+    ] = None,
+) -> None:
+    """Teach a language model by imitating an environment's oracle."""
+    from rich.console import Console
+
+    from textgym_agents.cli.catalogue import check_id
+    from textgym_agents.cli.options import EnvOptions, ModelOptions, key_values
+    from textgym_agents.cli.run_folder import RunFolder
+
+    folder = RunFolder(out)
+    if not folder.is_empty():
+        raise CommandError(f"--out: {folder.path} is not empty. Name another folder.")
+    chosen = {"model": model, "tokenizer": tokenizer, "device": device}
+    models = ModelOptions(**{k: v for k, v in chosen.items() if v is not None})
+    envs = EnvOptions(check_id(env_id), max_new_tokens=max_new_tokens, env=key_values(env or ()))
+    given = {
+        "demonstrations": demonstrations,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "threads": thread_count(threads),
+        "eval_episodes": eval_episodes,
+    }
+    with stopping(lambda: "stopped at once"), bad_input():
+        models.check()
+        envs.keywords()
+
+        # Only now: what follows takes seconds to import.
+        from textgym_agents.cli.sft import SftOptions, fine_tune
+
+        options = SftOptions(envs, models, **{k: v for k, v in given.items() if v is not None})
+        command = shlex.join(["textgym", *context.obj])
+        finished = fine_tune(options, folder, Console(highlight=False), command)
+    if not finished:
+        raise Stopped(f"stopped early; {folder.model} is saved as far as it came.")
+
+
+@app.command()
+def export(
+    env_id: Id,
+    policy: Annotated[str, typer.Option(help="oracle, random or model.")] = "oracle",
+    episodes: Annotated[int, typer.Option(min=1, help="How many to write.")] = 1000,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATASET", help="Id of the data set.", show_default="textgym/ENV/POLICY-v0"
+        ),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Root of data sets.", show_default="MINARI_DATASETS_PATH"
+        ),
+    ] = None,
+    model: Model = None,
+    tokenizer: Tokenizer = None,
+    prompt: Prompt = None,
+    prompts: Prompts = None,
+    reward: Reward = None,
+    env: Env = None,
+    max_new_tokens: MaxNewTokens = None,
+    split: Annotated[str, typer.Option(help="train or test.")] = "train",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Device = None,
+) -> None:
+    """Write episodes of a policy as an offline data set for Minari."""
+    from textgym.errors import near_matches
+    from textgym_agents.cli.catalogue import check_id
+    from textgym_agents.cli.exporting import POLICIES
+    from textgym_agents.cli.exporting import export as export_to
+    from textgym_agents.cli.options import EnvOptions, ModelOptions, key_values
+
+    if policy not in POLICIES:
+        raise CommandError(f"--policy: {policy!r}; {near_matches(policy, POLICIES)}")
+    options = EnvOptions(
+        check_id(env_id),
+        prompts=tuple(prompt or ()),
+        prompts_file=prompts,
+        rewards=tuple(reward or ()),
+        max_new_tokens=max_new_tokens,
+        env=key_values(env or ()),
+    )
+    chosen = {"model": model, "tokenizer": tokenizer, "device": device}
+    models = ModelOptions(**{k: v for k, v in chosen.items() if v is not None})
+    with stopping(lambda: "stopped; nothing whole was written"), bad_input():
+        models.check()
+        written, steps = export_to(
+            options,
+            policy,
+            models,
+            episodes=episodes,
+            seed=seed,
+            split=split,
+            dataset_id=name,
+            folder=out,
+        )
+    where = f" in {out}" if out else ""
+    print(f"{written}{where}: {episodes:,} episodes, {steps:,} steps.")
+    print(f'Read it with minari.load_dataset("{written}").')
+
+
+@app.command()
 def evaluate(
     env_id: Id,
     model: Model = None,

@@ -44,15 +44,17 @@ class TrainingDisplay:
 
     Args:
         console: where to write.
-        total: tokens the run is to train for.
-        done: tokens it was trained for already, when resumed.
+        total: tokens (or what else `unit` says) the run is to train for.
+        done: those it was trained for already, when resumed.
+        unit: what is counted.
     """
 
-    def __init__(self, console: Console, total: int, done: int = 0) -> None:
+    def __init__(self, console: Console, total: int, done: int = 0, unit: str = "tokens") -> None:
         self.console = console
+        self.unit = unit
         self.total = total
         self.done = self._first = done
-        self.figures: dict[str, str] = {"tokens/s": "-"}
+        self.figures: dict[str, str] = {f"{unit}/s": "-"}
         self._lines = 0
         self._paused = 0.0
         self._mark: tuple[int, float] | None = None
@@ -60,7 +62,7 @@ class TrainingDisplay:
         self._progress = Progress(
             BarColumn(bar_width=30),
             TaskProgressColumn(),
-            TextColumn("{task.completed:,.0f} of {task.total:,.0f} tokens"),
+            TextColumn(f"{{task.completed:,.0f}} of {{task.total:,.0f}} {unit}"),
             TextColumn("·"),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
@@ -111,13 +113,13 @@ class TrainingDisplay:
             self._mark = now
         elif now[1] > self._mark[1]:
             speed = (now[0] - self._mark[0]) / (now[1] - self._mark[1])
-            self.figures["tokens/s"] = f"{speed:,.0f}"
+            self.figures[f"{self.unit}/s"] = f"{speed:,.0f}"
         lines = 1 + _LINES * self.done // self.total
         if not self.console.is_terminal and lines > self._lines:
             self._lines = lines
             share = min(1.0, self.done / self.total)
             self.console.print(
-                f"{share:4.0%}  {self.done:,} tokens  {self._figures()}", soft_wrap=True
+                f"{share:4.0%}  {self.done:,} {self.unit}  {self._figures()}", soft_wrap=True
             )
 
     def note(self, text: str) -> None:

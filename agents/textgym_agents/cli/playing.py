@@ -44,11 +44,12 @@ class Player:
             False where the input had ended before anything was typed.
         """
         observation, info = self.env.reset(seed=seed)
-        self.say(f"\n{info['prompt']}", style="bold")
+        prompt = str(info["prompt"])
+        self.say(f"\n{prompt}", style="bold")
         total, written = 0.0, 0
         while True:
             context = _context(observation)
-            ids = self._turn(int(observation["remaining"][0]), str(info["prompt"]), written > 0)
+            ids = self._turn(int(observation["remaining"][0]), prompt, written > 0)
             if ids is None:
                 return False
             observation, reward, ended, info = self._step_all(ids)

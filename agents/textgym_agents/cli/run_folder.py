@@ -61,15 +61,19 @@ class RunFolder:
         return self.path / "checkpoints"
 
     # ------------------------------------------------------------------ opening
+    def is_empty(self) -> bool:
+        """Whether nothing is there yet; `CommandError` where the path is a file."""
+        if self.path.exists() and not self.path.is_dir():
+            raise CommandError(f"--out: {self.path} is a file. Name a folder.")
+        return not self.path.exists() or not any(self.path.iterdir())
+
     def check(self, resume: bool) -> bool:
         """Whether there is a run here to resume; writes nothing.
 
         Raises:
             CommandError: where a new run would overwrite something, or what is here is no run.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise CommandError(f"--out: {self.path} is a file. Name a folder.")
-        if not self.path.exists() or not any(self.path.iterdir()):
+        if self.is_empty():
             return False
         if not resume:
             raise CommandError(

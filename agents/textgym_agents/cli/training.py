@@ -145,7 +145,7 @@ class TrainingRun:
             {
                 "command": record.get("command", self.command),
                 "resumed": [*record.get("resumed", []), self.command] if resumed else [],
-                "versions": _versions(),
+                "versions": versions(),
                 "seed": self.options.seed,
                 "threads": torch.get_num_threads(),
                 "status": RUNNING,
@@ -344,9 +344,10 @@ def _figures(record: Mapping[str, Any], stage: str) -> str:
     return ", ".join(parts)
 
 
-def _versions() -> dict[str, str]:
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {"python": platform.python_version(), **versions}
+def versions() -> dict[str, str]:
+    """Versions of Python and of all that a run depends on, for `run.json`."""
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), **found}
 
 
 def train(options: TrainOptions, folder: RunFolder, console: Console, command: str) -> bool:
