@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 import os
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from textgym.data import is_table, read_rows, read_text, split_texts
 from textgym.episode import Episode, Instance
-from textgym.seeding import SPLITS, Split, split_of
+from textgym.seeding import SPLITS, Split
 from textgym.tasks.base import Task, TokenCounter
 
 DEFAULT_PROMPTS = (
@@ -23,9 +21,6 @@ DEFAULT_PROMPTS = (
     "In the middle of the forest",
     "At the end of the road",
 )
-
-# With fewer prompts than this, both splits ask all of them.
-MIN_PROMPTS_TO_SPLIT = 16
 
 
 class ContinuationTask(Task):
@@ -42,11 +37,12 @@ class ContinuationTask(Task):
 
     ## Arguments
     Args:
-        prompts: a list of texts; a path to a `.txt` file (one prompt a line) or a `.jsonl` file; a
-            Hugging Face dataset, or the hub id of one (its `train` part is read).
+        prompts: a list of texts; a `.txt` file (one prompt a line), or a `.jsonl`, `.csv`, `.tsv`
+            or `.parquet` file; a Hugging Face dataset, or the hub id of one (its `train` part is
+            read).
         test_prompts: those of the test split, given alike. By default one prompt in eight, chosen
             by a hash of its text; with fewer than 16 prompts both splits ask all of them.
-        column: the field that holds the prompt in a JSONL file or dataset.
+        column: the field that holds the prompt, in all but lists and `.txt` files.
 
     ## Version History
     - v0: first version.
@@ -70,7 +66,7 @@ class ContinuationTask(Task):
     ) -> None:
         train = read_prompts(prompts, column)
         if test_prompts is None:
-            self.prompts = _split(train)
+            self.prompts = split_texts(train)
         else:
             test = read_prompts(test_prompts, column, name="test_prompts")
             both = set(train) & set(test)
@@ -103,90 +99,46 @@ class ContinuationTask(Task):
         return max(count_tokens(prompt) for split in SPLITS for prompt in self.prompts[split])
 
 
-def _split(prompts: tuple[str, ...]) -> dict[Split, tuple[str, ...]]:
-    parts: dict[Split, tuple[str, ...]] = {
-        split: tuple(p for p in prompts if split_of(p) == split) for split in SPLITS
-    }
-    if len(prompts) < MIN_PROMPTS_TO_SPLIT or not all(parts.values()):
-        return dict.fromkeys(SPLITS, prompts)
-    return parts
-
-
 def read_prompts(source: Any, column: str = "prompt", *, name: str = "prompts") -> tuple[str, ...]:
-    """The distinct prompts of a list, file or dataset, in order.
+    """The distinct prompts of a list, file or dataset, in order; blank ones are left out.
 
     Raises:
         FileNotFoundError: no such file.
-        ImportError: a hub id, and the `datasets` library is missing.
-        TypeError, ValueError: something that holds no prompts.
+        ImportError: the format needs a library that is missing.
+        TypeError, ValueError: something that holds no prompts; names the file, row and remedy.
     """
-    if isinstance(source, str | os.PathLike):
-        texts = _from_name(os.fspath(source), column, name)
-    elif hasattr(source, "column_names"):
-        texts = _from_dataset(source, column, name)
-    elif isinstance(source, Iterable):
-        texts = list(source)
-    else:
-        raise TypeError(
-            f"`{name}` must be a list of str, a .txt or .jsonl file, or a dataset, got "
-            f"{type(source).__name__}."
-        )
-    for text in texts:
-        if not isinstance(text, str):
-            raise TypeError(f"`{name}` must hold str, got {text!r}.")
-    prompts = tuple(dict.fromkeys(text for text in texts if text.strip()))
-    if not prompts:
+    texts = [(where, text) for where, text in _texts(source, column, name) if not _is_blank(text)]
+    if not texts:
         raise ValueError(f"`{name}` holds no prompt. Give at least one non-blank text.")
-    return prompts
+    for where, text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"{where}: a prompt must be a str, got {text!r}.")
+    return tuple(dict.fromkeys(text for _, text in texts))
 
 
-def _from_name(source: str, column: str, name: str) -> Sequence[Any]:
-    path = Path(source)
-    if path.suffix in (".txt", ".jsonl"):
-        if not path.is_file():
-            raise FileNotFoundError(f"`{name}`: no such file: {path}")
-        lines = path.read_text(encoding="utf-8").splitlines()
-        if path.suffix == ".txt":
-            return lines
-        return [_field(line, i, path, column) for i, line in enumerate(lines, 1) if line.strip()]
-    if not source or any(c.isspace() for c in source) or path.exists():
-        raise ValueError(
-            f"`{name}` must be a list of str, a .txt or .jsonl file or a dataset, got {source!r}. "
-            f"For a single prompt use `[{source!r}]`."
-        )
-    try:
-        datasets = importlib.import_module("datasets")
-    except ImportError as error:
-        raise ImportError(
-            f"`{name}`: {source!r} reads as the hub id of a dataset, which needs the `datasets` "
-            "library: `pip install datasets`. A single prompt is given as a list of one."
-        ) from error
-    return _from_dataset(datasets.load_dataset(source, split="train"), column, name)
+def _is_blank(text: Any) -> bool:
+    return isinstance(text, str) and not text.strip()
 
 
-def _field(line: str, number: int, path: Path, column: str) -> Any:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {number}: not JSON: {error}") from error
-    if not isinstance(row, dict) or column not in row:
-        raise ValueError(
-            f"{path}, line {number}: expected an object with a field {column!r}, got "
-            f"{line[:80]}. Name the field with `column=`."
-        )
-    return row[column]
-
-
-def _from_dataset(dataset: Any, column: str, name: str) -> Sequence[Any]:
-    columns = dataset.column_names
-    if isinstance(columns, dict):
-        raise TypeError(
-            f"`{name}` is a collection of datasets ({', '.join(columns)}). Give one of them: "
-            f'`dataset["{next(iter(columns), "train")}"]`.'
-        )
-    if column not in columns:
-        raise ValueError(
-            f"`{name}`: the dataset has no column {column!r}, only {', '.join(columns)}. Name one "
-            "with `column=`."
-        )
-    return list(dataset[column])
+def _texts(source: Any, column: str, name: str) -> Iterable[tuple[str, Any]]:
+    """Where each prompt of `source` is, and what was found there."""
+    if isinstance(source, str | os.PathLike):
+        path = os.fspath(source)
+        if path.removesuffix(".gz").endswith(".txt"):
+            lines = read_text(path).splitlines()
+            return ((f"{path}, line {number}", line) for number, line in enumerate(lines, 1))
+        if not is_table(path) and (not path or any(map(str.isspace, path))):
+            raise ValueError(
+                f"`{name}` must be a list of str, a .txt file, a file of rows or a dataset, got "
+                f"{path!r}. For a single prompt use `[{path!r}]`."
+            )
+    elif not hasattr(source, "column_names"):
+        if not isinstance(source, Iterable):
+            raise TypeError(
+                f"`{name}` must be a list of str, a .txt file, a file of rows or a dataset, got "
+                f"{type(source).__name__}."
+            )
+        return ((f"`{name}`, prompt {number}", text) for number, text in enumerate(source, 1))
+    remedy = "Name the field with `column=`."
+    rows = read_rows(source, [column], name=name, remedy=remedy)
+    return ((row.where, row[column]) for row in rows)
