@@ -13,12 +13,28 @@ def check_id(env_id: str) -> str:
     """Return `env_id` if it is registered, else raise naming near matches."""
     if env_id in REGISTRY:
         return env_id
-    raise CommandError(f"no environment {env_id!r}; {near_matches(env_id, REGISTRY)}")
+    # Those of other packages are named only to those who ask for one: they are many.
+    known = [i for i, row in REGISTRY.items() if not row.bridged or "." in env_id]
+    raise CommandError(f"no environment {env_id!r}; {near_matches(env_id, known)}")
 
 
 def listing() -> list[dict[str, str]]:
     """One row per registered id, sorted: `id` and `summary`."""
     return [{"id": env_id, "summary": REGISTRY[env_id].summary} for env_id in sorted(REGISTRY)]
+
+
+def short_listing() -> list[dict[str, str]]:
+    """As `listing`, with one row for all that come through the same bridge."""
+    bridges: dict[str, list[str]] = {}
+    for env_id in sorted(REGISTRY):
+        if REGISTRY[env_id].bridged:
+            bridges.setdefault(env_id.partition(".")[0], []).append(env_id)
+    own = [row for row in listing() if not REGISTRY[row["id"]].bridged]
+    for start, ids in bridges.items():
+        extra = REGISTRY[ids[0]].extra
+        summary = f'{len(ids)} of {extra} (`pip install "textgym[{extra}]"`); see `list --all`.'
+        own.append({"id": f"{start}.*-v0", "summary": summary})
+    return sorted(own, key=lambda row: row["id"])
 
 
 def takes(env_id: str, argument: str) -> bool:

@@ -79,12 +79,15 @@ def options_of_all(
 
 @app.command("list")
 def list_environments(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="All of them, as JSON.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Also each one of other packages, by itself.")
+    ] = False,
 ) -> None:
     """List the environments."""
-    from textgym_agents.cli.catalogue import listing
+    from textgym_agents.cli.catalogue import listing, short_listing
 
-    rows = listing()
+    rows = listing() if every or as_json else short_listing()
     if as_json:
         print(json.dumps(rows, indent=2))
         return

@@ -17,8 +17,8 @@ def evaluate(options: TrainOptions, *, greedy: bool) -> dict[str, Any]:
 
     Returns:
         `id`, `model`, `episodes`, `seed`, `greedy`, `score` (None for a task without one),
-        `reward`, its standard error `reward_error` (None for a single episode), and `rewards` by
-        name.
+        `reward`, its standard error `reward_error` (None for a single episode), `rewards` and
+        `metrics` by name.
     """
     torch.set_num_threads(options.threads or 1)
     policy = build_policy(options.env, options.model)
@@ -35,6 +35,7 @@ def evaluate(options: TrainOptions, *, greedy: bool) -> dict[str, Any]:
         "reward": result.mean_reward,
         "reward_error": float(np.std(result.returns, ddof=1) / count**0.5) if count > 1 else None,
         "rewards": result.rewards,
+        "metrics": result.metrics,
     }
 
 
@@ -49,4 +50,5 @@ def lines(report: dict[str, Any]) -> list[str]:
         result.append(f"score   {report['score']:.4f}")
     result.append(f"reward  {report['reward']:.4f}{error}")
     result += [f"  {name}: {v:.4f}" for name, v in report["rewards"].items() if name != "score"]
+    result += [f"  {name}: {value:.4f}" for name, value in report["metrics"].items()]
     return result

@@ -55,12 +55,12 @@ class Player:
             observation, reward, ended, info = self._step_all(ids)
             total += reward
             written += len(ids)
-            if ended:
-                self._result(info, total)
-                return True
             reply = _context(observation)[len(context) + len(ids) :]
             if reply:
                 self.say(self.tokenizer.decode(reply), style="bold")
+            if ended:
+                self._result(info, total)
+                return True
 
     def _turn(self, remaining: int, prompt: str, written: bool) -> list[int] | None:
         """The tokens of one turn, the end-of-sequence token last where the budget allows it."""
@@ -111,8 +111,10 @@ class Player:
         score = f", score {info['score']:.3f}" if scored else ""
         self.say(f"reward {total:.3f}{score} ({reason})", style="green")
         for name, value in dict(info.get("rewards", {})).items():
-            if name != "score":
+            if name != "score" and (name != "replies" or value):
                 self.say(f"  {name}: {value:.3f}", style="green")
+        for name, value in dict(info.get("metrics", {})).items():
+            self.say(f"  {name.replace('_', ' ')}: {value:.3f}", style="dim")
 
 
 def play(

@@ -126,6 +126,7 @@ class _Run:
             f"loss_{stage}": round(imitation.held_out_loss(self.policy.lm, self.held_out), 4),
             f"score_{stage}": sampled.mean_score,
             f"score_greedy_{stage}": greedy.mean_score,
+            f"metrics_{stage}": sampled.metrics,
         }
 
     def learn(self, folder: RunFolder, console: Console) -> bool:

@@ -233,6 +233,7 @@ class TrainingRun:
             f"reward_{stage}": sampled.mean_reward,
             f"reward_greedy_{stage}": greedy.mean_reward,
             f"rewards_{stage}": sampled.rewards,
+            f"metrics_{stage}": sampled.metrics,
         }
         if stage == "after":
             figures["kl_per_token"] = sampled.mean_kl_per_token

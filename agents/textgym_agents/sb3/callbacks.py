@@ -31,6 +31,8 @@ class TextMetrics(BaseCallback):
                 self._figures["rollout/score"].append(info["score"])
             for name, value in info["rewards"].items():
                 self._figures[f"rollout/reward/{name}"].append(value)
+            for name, value in info.get("metrics", {}).items():
+                self._figures[f"rollout/metric/{name}"].append(value)
             tokens = int(info["episode_record"].completion_mask.sum())
             self._figures["rollout/completion_tokens"].append(tokens)
         return True

@@ -24,6 +24,7 @@ class EvaluationResult:
         mean_score: the task's score in [0, 1]; None for a task without one.
         mean_reward: return of an episode.
         rewards: mean of each reward component by name.
+        metrics: mean of each of the task's metrics by name.
         mean_kl_per_token: KL(policy, reference) by the k1 estimator, nats a token; 0 without a
             reference or when greedy.
         episodes: what was written.
@@ -33,6 +34,7 @@ class EvaluationResult:
     mean_score: float | None
     mean_reward: float
     rewards: dict[str, float]
+    metrics: dict[str, float]
     mean_kl_per_token: float
     episodes: list[Episode]
     returns: NDArray[np.float64] = field(repr=False)
@@ -72,17 +74,23 @@ def evaluate(
     infos = [info for info, _, _ in played]
     ended = [p for p in played if "episode_record" in p[0]]
     scores = [p[0]["score"] for p in ended if "score" in p[0]]
-    names = sorted({name for p in ended for name in p[0]["rewards"]})
     returns = np.array([info["episode"]["r"] for info in infos])
     scored = getattr(getattr(envs.envs.unwrapped, "task", None), "scored", True)
     return EvaluationResult(
         mean_score=float(np.mean(scores)) if scores and scored else None,
         mean_reward=float(returns.mean()),
-        rewards={n: float(np.mean([p[0]["rewards"][n] for p in ended])) for n in names},
+        rewards=_means([p[0]["rewards"] for p in ended]),
+        metrics=_means([p[0]["metrics"] for p in ended if "metrics" in p[0]]),
         mean_kl_per_token=0.0 if deterministic else _kl_per_token(policy, ended),
         episodes=[p[0]["episode_record"] for p in ended],
         returns=returns,
     )
+
+
+def _means(figures: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of each figure by name, 0 where an episode has none (nobody replied to it, say)."""
+    names = sorted({name for one in figures for name in one})
+    return {name: float(np.mean([one.get(name, 0.0) for one in figures])) for name in names}
 
 
 _Played = tuple[dict[str, Any], list[float], list[NDArray[np.uint8]]]

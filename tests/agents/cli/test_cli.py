@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from textgym import Tokenizer
+from textgym.demonstrations import demonstrate
 from textgym.registration import REGISTRY
+from textgym.seeding import instance_rng
 from textgym_agents.cli.entry import run
 
 
@@ -36,11 +39,33 @@ def assert_one_line(err: str, *parts: str) -> None:
 
 # ---------------------------------------------------------------------- list
 def test_list_has_a_line_for_each_id(command):
-    code, out, err = command("list")
+    code, out, err = command("list", "--all")
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert [line.split()[0] for line in lines] == sorted(REGISTRY)
     assert all(REGISTRY[line.split()[0]].summary in line for line in lines)
+
+
+def test_list_has_one_line_for_each_bridge_to_a_package(command):
+    code, out, _ = command("list")
+    assert code == 0
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    own = {id for id, row in REGISTRY.items() if not row.bridged}
+    assert set(lines) == own | {"textgym/ReasoningGym.*-v0", "textgym/TextArena.*-v0"}
+    assert list(lines) == sorted(lines)
+    for start, extra in (("ReasoningGym", "reasoning-gym"), ("TextArena", "textarena")):
+        line = lines[f"textgym/{start}.*-v0"]
+        count = sum(id.startswith(f"textgym/{start}.") for id in REGISTRY)
+        assert f"{count} of {extra}" in line
+        assert f'pip install "textgym[{extra}]"' in line
+
+
+def test_unknown_ids_are_told_the_bridged_ones_only_if_meant(command):
+    _, _, err = command("play", "textgym/Stroy-v0")
+    assert "textgym/Story-v0" in err
+    assert "ReasoningGym" not in err
+    _, _, err = command("play", "textgym/ReasoningGym.chainsum-v0")
+    assert "did you mean `textgym/ReasoningGym.chain_sum-v0`" in err
 
 
 def test_list_json(command):
@@ -93,35 +118,21 @@ def test_play_shows_prompt_budget_and_rewards(command):
     assert "keywords: 0.500" in out
 
 
-def test_play_scores_the_oracle(command):
-    import gymnasium
-
-    env = gymnasium.make("textgym/Story-v0")
-    _, info = env.reset(seed=3)
-    task = env.unwrapped.task
-    story = task.solve(instance_of(env, 3))
-    assert info["prompt"].strip()
-    code, out, _ = command(
-        "play",
-        "textgym/Story-v0",
-        "--seed",
-        "3",
-        "--max-new-tokens",
-        "400",
-        stdin=f"{story.strip()}\n\n",
+@pytest.mark.parametrize("name", ["Story", "Dialogue", "Recommendation", "TwentyQuestions"])
+def test_a_person_who_plays_like_the_oracle_scores_one(command, name):
+    task = REGISTRY[f"textgym/{name}-v0"].task_class()()
+    instance = task.draw(instance_rng(3, "train", 0, 0), "train")
+    episode = demonstrate(task, instance, Tokenizer.load())
+    lines = [turn.text.strip() for turn in episode.turns if turn.role == "agent"]
+    code, out, err = command(
+        *("play", f"textgym/{name}-v0", "--seed", "3", "--max-new-tokens", "100"),
+        *("--episodes", "1"),
+        stdin="".join(f"{line}\n\n" for line in lines),
     )
-    assert code == 0
-    assert info["prompt"].splitlines()[0] in out
+    assert (code, err) == (0, "")
     assert "score 1.000" in out
-
-
-def instance_of(env, seed):
-    """The instance that `reset(seed=seed)` draws, read from the record of a finished episode."""
-    env.reset(seed=seed)
-    while True:
-        *_, terminated, truncated, info = env.step(env.unwrapped.tokenizer.eos_token_id)
-        if terminated or truncated:
-            return info["episode_record"].instance
+    for text in (instance.prompt, *(turn.text for turn in episode.turns if turn.role == "task")):
+        assert all(line.strip() in out for line in text.splitlines())
 
 
 def test_play_tells_when_the_budget_ends(command):
@@ -165,7 +176,7 @@ def test_play_shows_no_control_characters(command):
         (["lits"], ["lits", "list", "textgym --help"]),
         (["train", "textgym/Story-v0"], ["--out", "textgym train --help"]),
         (["play", "textgym/Stori-v0"], ["textgym/Stori-v0", "did you mean `textgym/Story-v0`"]),
-        (["evaluate", "Nothing"], ["Nothing", "Known: textgym/Continuation-v0"]),
+        (["evaluate", "Nothing"], ["Nothing", "Known: textgym/Arithmetic-v0"]),
         (["play", "textgym/Story-v0", "--prompt", "hi"], ["textgym/Continuation-v0"]),
         (["play", "textgym/Story-v0", "--env", "x"], ["KEY=VALUE", "'x'"]),
         (["play", "textgym/Story-v0", "--env", "max_turn=1"], ["max_turn`", "max_turns"]),
