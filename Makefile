@@ -12,13 +12,14 @@ TESTS ?=
 DEMO_OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format
+.PHONY: help demo test check format docs
 
 help:
 	@echo "make demo    teach the bundled model to write better stories, into $(DEMO_OUT)"
 	@echo "make test    run every test (TESTS=tests/textgym for some of them)"
-	@echo "make check   lint, formatting, types and the direction of imports"
+	@echo "make check   lint, formatting, types, the direction of imports, and docs/envs up to date"
 	@echo "make format  put the code into the form that check asks for"
+	@echo "make docs    write docs/envs, the pages of the environments, from the registry"
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python of version 3.11 or later found." \
@@ -40,7 +41,11 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python docs/generate.py --check
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP)
+	$(BIN)/python docs/generate.py
