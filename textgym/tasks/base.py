@@ -43,7 +43,7 @@ class Task(abc.ABC):
         max_new_tokens: the default budget of the agent's own tokens, all turns together.
         max_turns: the most turns the agent can have.
         scored: False for a task without a score of its own (all reward from wrappers).
-        has_oracle: False where no `solve` exists.
+        has_oracle: False where `solve` is missing, or does not always score 1.0.
         levels: the number of difficulty levels; a task with several takes `level`, from 1 on.
         metric_names: the keys of what `metrics` returns.
         tokenizer: the task's own, for a vocabulary smaller than text needs; None is the embedded.

@@ -40,3 +40,10 @@ def short_listing() -> list[dict[str, str]]:
 def takes(env_id: str, argument: str) -> bool:
     """Whether the task of `env_id` has `argument`."""
     return argument in inspect.signature(REGISTRY[env_id].task_class()).parameters
+
+
+def demonstrates(env_id: str) -> bool:
+    """Whether the task of `env_id` can show how it is done: by an oracle, or by its targets."""
+    from textgym import Task
+
+    return REGISTRY[env_id].task_class().solve is not Task.solve

@@ -26,6 +26,10 @@ _FULL_PHRASES = (
 )
 
 
+# What libraries raise about input they cannot use; an oracle that is missing is told so, too.
+_UNUSABLE = (ValueError, TypeError, OSError, LookupError, RewardError, NotImplementedError)
+
+
 class CommandError(Exception):
     """Ends the command with one line on stderr.
 
@@ -100,7 +104,7 @@ def bad_input() -> Iterator[None]:
         yield
     except CommandError:
         raise
-    except (ValueError, TypeError, OSError, LookupError, RewardError, GymnasiumError) as error:
+    except (*_UNUSABLE, GymnasiumError) as error:
         raise CommandError(one_line(error)) from error
     except ImportError as error:
         raise CommandError(

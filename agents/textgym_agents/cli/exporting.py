@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 import textgym
 from textgym import Episode, TokenEnv
-from textgym.registration import REGISTRY
 from textgym_agents import offline
+from textgym_agents.cli.catalogue import demonstrates
 from textgym_agents.cli.errors import CommandError
 from textgym_agents.cli.options import EnvOptions, ModelOptions
 
@@ -35,7 +35,7 @@ def export(
     Returns:
         Its id, and the number of steps in it.
     """
-    if policy == "oracle" and not REGISTRY[options.id].task_class().has_oracle:
+    if policy == "oracle" and not demonstrates(options.id):
         raise CommandError(
             f"{options.id} has no oracle. Use --policy random, or --policy model with --model."
         )

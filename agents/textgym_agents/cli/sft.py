@@ -11,8 +11,8 @@ import torch
 from rich.console import Console
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
-from textgym.registration import REGISTRY
 from textgym_agents.cli.building import build_envs, build_policy
+from textgym_agents.cli.catalogue import demonstrates
 from textgym_agents.cli.display import TrainingDisplay, figures_table
 from textgym_agents.cli.errors import FAILED as EXIT_FAILED
 from textgym_agents.cli.errors import CommandError, bad_input, is_disk_full
@@ -62,7 +62,7 @@ def fine_tune(options: SftOptions, folder: RunFolder, console: Console, command:
     Returns:
         False after a Ctrl-C; the model is saved as far as it came.
     """
-    if not REGISTRY[options.env.id].task_class().has_oracle:
+    if not demonstrates(options.env.id):
         raise CommandError(
             f"{options.env.id} has no oracle to learn from. Choose another environment; "
             "`textgym list` shows them."

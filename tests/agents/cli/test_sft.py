@@ -76,6 +76,17 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, arguments, e
     assert not (tmp_path / "run").exists()
 
 
+def test_targets_of_ones_own_data_are_learned_from(tmp_path):
+    data = tmp_path / "mine.jsonl"
+    rows = [{"prompt": f"Count to {n}:", "target": " 1 2 3"} for n in range(20)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "run"
+    arguments = ["textgym/Dataset-v0", "--env", f"dataset={data}", "--demonstrations", "320"]
+    assert run(["sft", *arguments, "--eval-episodes", "4", "--out", str(out)]) == 0
+    record = json.loads((out / "run.json").read_text())
+    assert record["loss_after"] < 0.5 * record["loss_before"]
+
+
 def test_nothing_is_overwritten(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
     assert run([*STORY, "--out", str(tmp_path)]) == 2
