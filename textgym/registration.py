@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 
 from textgym.errors import check_known
+from textgym.tasks.reasoning_gym_sets import DATA_SETS
+from textgym.tasks.text_arena_games import GAMES
 
 if TYPE_CHECKING:
     from textgym.envs.token_env import TokenEnv
@@ -47,6 +49,26 @@ class EnvRow:
     def task_class(self) -> type[Task]:
         """Import and return the task class."""
         return _task_class(self.task)
+
+
+def _bridged_rows() -> Iterator[EnvRow]:
+    """Those of other packages, registered whether they are installed or not."""
+    for name in DATA_SETS:
+        yield EnvRow(
+            f"textgym/ReasoningGym.{name}-v0",
+            f"textgym.tasks.reasoning_gym:{name}",
+            f"Answer a question of {name}, a data set of reasoning-gym.",
+            extra="reasoning-gym",
+            bridged=True,
+        )
+    for name in GAMES:
+        yield EnvRow(
+            f"textgym/TextArena.{name}-v0",
+            f"textgym.tasks.text_arena:{name}",
+            f"Play {name}, a game of TextArena for one player.",
+            extra="textarena",
+            bridged=True,
+        )
 
 
 REGISTRY: Mapping[str, EnvRow] = MappingProxyType(
@@ -138,6 +160,7 @@ REGISTRY: Mapping[str, EnvRow] = MappingProxyType(
                 "textgym.tasks.wordle:WordleTask",
                 "Find a secret word by guesses whose letters are marked.",
             ),
+            *_bridged_rows(),
         )
     }
 )
