@@ -26,6 +26,10 @@ class RewardError(RuntimeError):
     result: tuple[Any, ...] | None = None
 
 
+# Longer lists would bury the message.
+_MOST_LISTED = 40
+
+
 def near_matches(name: str, known: Iterable[str]) -> str:
     """A clause naming what `name` may have been meant to be.
 
@@ -34,8 +38,12 @@ def near_matches(name: str, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(f'`{c}`' for c in close)}? " if close else ""
-    return f"{hint}Known: {', '.join(names)}"
+    hint = f"did you mean {' or '.join(f'`{c}`' for c in close)}?" if close else ""
+    if len(names) > _MOST_LISTED:
+        return (
+            hint or f"Known: {', '.join(names[:_MOST_LISTED])} and {len(names) - _MOST_LISTED} more"
+        )
+    return f"{hint} Known: {', '.join(names)}".strip()
 
 
 def check_known(kind: str, names: Iterable[str], known: Iterable[str]) -> None:

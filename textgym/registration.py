@@ -143,7 +143,7 @@ REGISTRY: Mapping[str, EnvRow] = MappingProxyType(
             EnvRow(
                 "textgym/TokenLock-v0",
                 "textgym.tasks.token_lock:TokenLockTask",
-                "Open a lock, an automaton over a few tokens of which the optimum is known exactly.",
+                "Open a lock, a small automaton over letters whose optimum is known exactly.",
             ),
             EnvRow(
                 "textgym/Translation-v0",

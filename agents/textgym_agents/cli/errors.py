@@ -107,7 +107,9 @@ def bad_input() -> Iterator[None]:
     except (*_UNUSABLE, GymnasiumError) as error:
         raise CommandError(one_line(error)) from error
     except ImportError as error:
-        raise CommandError(
-            f"{one_line(error)}. Install what the command needs with "
-            "`pip install 'textgym[agents]'`."
-        ) from error
+        message = one_line(error)
+        if "pip install" not in message:
+            message = (
+                f"{message}. Install what the command needs with `pip install 'textgym[agents]'`."
+            )
+        raise CommandError(message) from error
