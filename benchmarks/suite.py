@@ -3,11 +3,11 @@
     python benchmarks/suite.py --runs runs/suite --jobs 2     # all, one thread each
     python benchmarks/suite.py --runs runs/suite --only textgym/Dialogue-v0
 
-Each cell is one `textgym train` with its defaults, but for the learning rate, on half a million
-tokens that the model writes itself. Scores are sampled at temperature 1 on held-out prompts before
-and after, and normalised by the reference returns of `textgym.scoring`. A cell that is done is not
-run again; one that was killed is continued. Writes benchmarks/results/suite.json and prints the
-table; what is in the file and not asked for stays.
+Each cell is one `textgym train` with its defaults, but for the learning rate, on at most half a
+million tokens that the model writes itself. Scores are sampled at temperature 1 on held-out prompts
+before and after, and normalised by the reference returns of `textgym.scoring`. A cell that is done
+is not run again; one that was killed is continued. Writes benchmarks/results/suite.json and prints
+the table; what is in the file and not asked for stays.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from textgym.registration import REGISTRY
 from textgym.scoring import references
 
 RESULTS = Path(__file__).resolve().parent / "results" / "suite.json"
-TIMESTEPS = 500_000
+MOST_TIMESTEPS = 500_000
 LEARNING_RATE = 5e-4
 EVAL_EPISODES = 512
 # Three seeds each for what is tried hardest.
@@ -52,21 +52,21 @@ def cells(only: list[str]) -> list[tuple[str, int]]:
     ]
 
 
-def command(id: str, seed: int, folder: Path) -> list[str]:
+def command(id: str, seed: int, folder: Path, timesteps: int) -> list[str]:
     """The command line of one cell, as a user types it."""
     return [
         *("textgym", "train", id, "--model", "bundled"),
-        *("--timesteps", str(TIMESTEPS), "--learning-rate", str(LEARNING_RATE)),
+        *("--timesteps", str(timesteps), "--learning-rate", str(LEARNING_RATE)),
         *("--seed", str(seed), "--threads", "1", "--eval-episodes", str(EVAL_EPISODES)),
         *("--out", str(folder), "--resume"),
     ]
 
 
-def run(id: str, seed: int, runs: Path) -> dict[str, Any]:
+def run(id: str, seed: int, runs: Path, timesteps: int) -> dict[str, Any]:
     """Train one cell; its figures."""
     folder = runs / f"{id.removeprefix('textgym/')}-{seed}"
-    typed = command(id, seed, folder)
-    if not _is_finished(folder):
+    typed = command(id, seed, folder, timesteps)
+    if not _is_finished(folder, timesteps):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with folder.with_suffix(".log").open("a") as log:
             subprocess.run(
@@ -76,7 +76,7 @@ def run(id: str, seed: int, runs: Path) -> dict[str, Any]:
                 stderr=subprocess.STDOUT,
                 check=False,
             )
-    if not _is_finished(folder):
+    if not _is_finished(folder, timesteps):
         return {"id": id, "seed": seed, "failed": f"see {folder.with_suffix('.log')}"}
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     reference = references()[id]
@@ -92,23 +92,26 @@ def run(id: str, seed: int, runs: Path) -> dict[str, Any]:
     return found | {key: record[key] for key in keys} | {"command": " ".join(typed)}
 
 
-def _is_finished(folder: Path) -> bool:
+def _is_finished(folder: Path, timesteps: int) -> bool:
     file = folder / "run.json"
-    return file.is_file() and json.loads(file.read_text(encoding="utf-8"))["status"] == "finished"
+    if not file.is_file():
+        return False
+    record = json.loads(file.read_text(encoding="utf-8"))
+    return record["status"] == "finished" and record["timesteps"] >= timesteps
 
 
 def table(found: list[dict[str, Any]]) -> str:
     """One line an environment, in Markdown: means over its seeds."""
     lines = [
         "| environment | seeds | before | after | gain (least) | greedy before | greedy after | "
-        "KL, nats a token | minutes |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "KL, nats a token | tokens | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     rows = []
     for id in sorted({cell["id"] for cell in found}):
         done = [c for c in found if c["id"] == id and "after" in c]
         if not done:
-            rows.append((0.0, f"| `{id}` | 0 | failed |  |  |  |  |  |  |"))
+            rows.append((0.0, f"| `{id}` | 0 | failed |  |  |  |  |  |  |  |"))
             continue
 
         def mean(key: str, done: list[dict[str, Any]] = done) -> float:
@@ -124,6 +127,7 @@ def table(found: list[dict[str, Any]]) -> str:
                 f"{mean('greedy_before'):.3f}",
                 f"{mean('greedy_after'):.3f}",
                 f"{mean('kl_per_token'):.3f}",
+                f"{max(cell['timesteps'] for cell in done):,}",
                 f"{mean('train_seconds') / 60:.1f}",
             ]
         )
@@ -138,7 +142,6 @@ def write(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     cells = [merged[key] for key in sorted(merged)]
     about = {
         "command": " ".join(["python", *sys.argv]),
-        "timesteps": TIMESTEPS,
         "learning_rate": LEARNING_RATE,
         "eval_episodes": EVAL_EPISODES,
         "cpu": platform.processor() or platform.machine(),
@@ -157,6 +160,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="folder of the run folders")
     parser.add_argument("--only", action="append", default=[], metavar="ID")
     parser.add_argument("--seeds", type=int, default=3, help="at most this many")
+    parser.add_argument("--timesteps", type=int, default=MOST_TIMESTEPS, help="tokens of a run")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, a thread each")
     arguments = parser.parse_args()
     for id in arguments.only:
@@ -165,7 +169,9 @@ def main() -> None:
     wanted = [(id, seed) for id, seed in cells(arguments.only) if seed < arguments.seeds]
     found = []
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        waiting = [pool.submit(run, id, seed, arguments.runs) for id, seed in wanted]
+        waiting = [
+            pool.submit(run, id, seed, arguments.runs, arguments.timesteps) for id, seed in wanted
+        ]
         for future in concurrent.futures.as_completed(waiting):
             cell = future.result()
             found.append(cell)
