@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from textgym.episode import Episode, Instance
+from textgym.episode import Instance
 from textgym.tasks import expression
-from textgym.tasks.base import Task, TokenCounter, check_level
+from textgym.tasks.base import TextTask, TokenCounter, check_level
 from textgym.tasks.bounds import digit_tokens, most_tokens
 from textgym.tasks.story_world import ADJECTIVES, NAMES, NOUNS, PLACES, PRONOUNS
 
@@ -67,7 +67,7 @@ _LEVELS = (
 )
 
 
-class ArithmeticTask(Task):
+class ArithmeticTask(TextTask):
     """Work out a little story of numbers, or an expression.
 
     ## Description
@@ -138,12 +138,6 @@ class ArithmeticTask(Task):
         raise ValueError(
             f"not an arithmetic prompt: {prompt[:200]!r}. Expected one such as "
             f"{self.sample(np.random.default_rng(0)).prompt!r} or '7 * 8 - 15 ='."
-        )
-
-    def score(self, episode: Episode) -> float:
-        """1.0 for the right number, a part for some right digits, 0.0 for anything else."""
-        return self.score_text(
-            episode.instance, episode.completion_text, ended=episode.finish_reason == "stop"
         )
 
     def score_text(self, instance: Instance, completion: str, *, ended: bool = True) -> float:

@@ -134,6 +134,26 @@ class Task(abc.ABC):
         return self.solve(instance)
 
 
+class TextTask(Task):
+    """A task whose score reads nothing but the text, and whether the agent ended it."""
+
+    @abc.abstractmethod
+    def score_text(self, instance: Instance, completion: str, *, ended: bool = True) -> float:
+        """The score of `completion` as it would be if the agent wrote it.
+
+        Args:
+            instance: what was asked for.
+            completion: any text.
+            ended: whether the agent ended the text itself.
+        """
+
+    def score(self, episode: Episode) -> float:
+        """The score of what the agent wrote; see `score_text`."""
+        return self.score_text(
+            episode.instance, episode.completion_text, ended=episode.finish_reason == "stop"
+        )
+
+
 def check_level(task: Task, level: object) -> int:
     """Return `level` if `task` has it, else raise naming the levels there are."""
     number = check_positive_int("level", level)

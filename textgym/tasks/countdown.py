@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from textgym.episode import Episode, Instance
+from textgym.episode import Instance
 from textgym.tasks import expression
-from textgym.tasks.base import Task, TokenCounter, check_level
+from textgym.tasks.base import TextTask, TokenCounter, check_level
 from textgym.tasks.bounds import digit_tokens, most_tokens
 from textgym.tasks.expression import Term
 from textgym.tasks.story_world import NAMES
@@ -60,7 +60,7 @@ _LEVELS = (
 )
 
 
-class CountdownTask(Task):
+class CountdownTask(TextTask):
     """Make a target out of given numbers.
 
     ## Description
@@ -146,12 +146,6 @@ class CountdownTask(Task):
             f"not a countdown prompt: {prompt[:200]!r}. Expected one such as "
             f"{self.sample(np.random.default_rng(0)).prompt!r}, of two to {MAX_NUMBERS} numbers "
             "below 1,000."
-        )
-
-    def score(self, episode: Episode) -> float:
-        """1.0 for the target, less for a fair expression, 0.0 for anything else."""
-        return self.score_text(
-            episode.instance, episode.completion_text, ended=episode.finish_reason == "stop"
         )
 
     def score_text(self, instance: Instance, completion: str, *, ended: bool = True) -> float:

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from textgym.episode import Episode, Instance
-from textgym.tasks.base import Task, TokenCounter, check_level
+from textgym.episode import Instance
+from textgym.tasks.base import TextTask, TokenCounter, check_level
 from textgym.tasks.bounds import digit_tokens, most_tokens
 from textgym.tasks.story_world import KINDS, NOUNS, PLACES
 
@@ -44,7 +44,7 @@ _LEVELS = (
 )
 
 
-class SortingTask(Task):
+class SortingTask(TextTask):
     """Put words or numbers in order.
 
     ## Description
@@ -122,12 +122,6 @@ class SortingTask(Task):
             f"not a sorting prompt: {prompt[:200]!r}. Expected one such as "
             f"{self.sample(np.random.default_rng(0)).prompt!r}, of lower-case words or of whole "
             "numbers."
-        )
-
-    def score(self, episode: Episode) -> float:
-        """The squared fraction of the items in order from the start, less what is too much."""
-        return self.score_text(
-            episode.instance, episode.completion_text, ended=episode.finish_reason == "stop"
         )
 
     def score_text(self, instance: Instance, completion: str, *, ended: bool = True) -> float:

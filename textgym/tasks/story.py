@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from textgym.episode import Episode, Instance
-from textgym.tasks.base import Task, TokenCounter
+from textgym.episode import Instance
+from textgym.tasks.base import TextTask, TokenCounter
 from textgym.tasks.story_world import (
     ADJECTIVES,
     FEELINGS,
@@ -60,7 +60,7 @@ _PATTERNS = tuple(
 _MAX_CHARACTERS = 1200
 
 
-class StoryTask(Task):
+class StoryTask(TextTask):
     """Continue a little story so that it contains what the prompt asks for and ends as it says.
 
     ## Description
@@ -146,12 +146,6 @@ class StoryTask(Task):
         raise ValueError(
             f"not a story prompt: {prompt[:200]!r}. Expected one such as "
             f"{self.sample(np.random.default_rng(0)).prompt!r}"
-        )
-
-    def score(self, episode: Episode) -> float:
-        """`soundness * content` of the completion; 0.0 for any text that is no story."""
-        return self.score_text(
-            episode.instance, episode.completion_text, ended=episode.finish_reason == "stop"
         )
 
     def score_text(self, instance: Instance, completion: str, *, ended: bool = True) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 
 from textgym.episode import Episode, Instance
 from textgym.metrics import METRICS
-from textgym.tasks.base import Task, TokenCounter
+from textgym.tasks.base import TextTask, TokenCounter
 
 # Longer texts than any answer are not read.
 MAX_CHARACTERS = 1000
@@ -22,7 +22,7 @@ _ARTICLE = re.compile(r"\b([Aa]) (?=[aeiou])")
 _AN = re.compile(r"\b([Aa])n ")
 
 
-class TargetTask(Task):
+class TargetTask(TextTask):
     """A task with a target to compare with: the oracle's text, which is what `solve` gives.
 
     `metric_names` are names of `textgym.metrics`; each is reported against the target. Subclasses
@@ -32,22 +32,6 @@ class TargetTask(Task):
     @abc.abstractmethod
     def from_prompt(self, prompt: str) -> Instance:
         """The instance that `prompt` asks for; `ValueError` where it is not one of this task's."""
-
-    @abc.abstractmethod
-    def score_text(self, instance: Instance, completion: str, *, ended: bool = True) -> float:
-        """The score of `completion` as it would be if the agent wrote it.
-
-        Args:
-            instance: what was asked for.
-            completion: any text.
-            ended: whether the agent ended the text itself.
-        """
-
-    def score(self, episode: Episode) -> float:
-        """The score of what the agent wrote; see `score_text`."""
-        return self.score_text(
-            episode.instance, episode.completion_text, ended=episode.finish_reason == "stop"
-        )
 
     def known(self, instance: Instance) -> Instance:
         """`instance`, or what its prompt asks for where it came with a prompt alone."""

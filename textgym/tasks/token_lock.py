@@ -17,7 +17,7 @@ from tokenizers import models, pre_tokenizers
 from textgym.episode import Episode, Instance
 from textgym.errors import check_positive_int, near_matches
 from textgym.seeding import SPLITS, Split, split_of
-from textgym.tasks.base import Task, TokenCounter, check_level
+from textgym.tasks.base import TextTask, TokenCounter, check_level
 from textgym.tokenization import Tokenizer
 
 RewardVariant = Literal["sparse", "dense", "delayed", "shaped"]
@@ -37,7 +37,7 @@ _MAX_LISTED = 4096
 Memory = tuple[int, ...]
 
 
-class TokenLockTask(Task):
+class TokenLockTask(TextTask):
     """Open a lock by writing the letters of its key: a Markov decision process solved exactly.
 
     ## Description
@@ -243,12 +243,6 @@ class TokenLockTask(Task):
         return self._worth(pins) + (0.5 if stopped and pins == self.pins else 0.0)
 
     # ------------------------------------------------------------------ scoring
-    def score(self, episode: Episode) -> float:
-        """Half for pins set at the end, half for stopping with all of them set."""
-        return self.score_text(
-            episode.instance, episode.completion_text, ended=episode.finish_reason == "stop"
-        )
-
     def score_text(self, instance: Instance, completion: str, *, ended: bool = True) -> float:
         """The score of `completion` as it would be if the agent wrote it.
 
