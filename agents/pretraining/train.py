@@ -1,312 +1,208 @@
-"""Make the embedded tokenizer and the bundled language model, from our own generators alone.
+"""Make the embedded tokenizer and the bundled language model, from our own tasks alone.
 
-    python agents/train_bundled.py --out agents/textgym_agents/bundled --embedded textgym/embedded
+    python agents/pretraining/train.py --out FOLDER --embedded textgym/embedded
 
-The stories tell what a prompt of `Story-v0` asks for less often than not: each thing asked for
-(friend, place, wish, mood) is told with probability `COMPLIANCE`, and otherwise a commonplace is
-told instead. So the model knows how to do what it is asked, and mostly does not: something for
-reinforcement learning to do, that no greedy decoding does by itself.
+The model first learns to do every task as its oracle does. What it can do by then is measured, and
+it learns to be careless (see `corpus`) where it does so well that little would be left to learn by
+reinforcement: in the share that brings its mean score down to about `AIM`. Where that has brought
+it down too far, because it cannot tell soon enough which way a text is going, a last part relents.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import tokenizers
 import torch
-from tokenizers import decoders, models, pre_tokenizers, trainers
-from torch import Tensor, nn
+from corpus import COURSES, Corpus, Course
+from tokenizer import VOCAB_SIZE, train_tokenizer
+from torch.utils.data import DataLoader
 
-from textgym import Instance, Tokenizer
-from textgym.seeding import instance_rng
-from textgym.tasks.story import StoryTask
-from textgym.tasks.story_world import (
-    ADJECTIVES,
-    GLAD,
-    KINDS,
-    MOODS,
-    NAMES,
-    NOUNS,
-    PASSER_BY,
-    PASSER_BY_KIND,
-    PLACES,
-    TRIFLE,
-    TRIFLE_ADJECTIVE,
-    WILDERNESS,
-    Shape,
-    causes_of,
-    shapes_of,
-    tell,
-)
+from textgym import Tokenizer
+from textgym_agents.lm import CausalLM, imitation, parameter_count
+from textgym_agents.sb3 import LMPolicy, evaluate, make_vec_env
 
-COMPLIANCE = 0.42
-FREE = 0.15  # share of stories without a prompt's request
-FAITHFUL = 0.65  # share of training steps on stories that do all they are asked
-SLIP = 0.02  # share of sentences told out of order: no story teller is perfect
-VOCAB_SIZE = 1024
-EOS = "<|endoftext|>"
-# The order of what happens before the deed that causes the mood; the frequent ones twice.
-_PLANS = (
-    ("go", "meet", "get"),
-    ("go", "meet", "get"),
-    ("go", "get", "meet"),
-    ("go meet", "get"),
-    ("go meet", "get"),
-    ("go get", "meet"),
-    ("go", "at meet", "get"),
-    ("go", "meet", "at get"),
-)
-# Frequent words of English that no story uses, so that prompts of one's own stay short.
-_COMMON = (
-    "the of and to a in is it you that he was for on are with as I his they be at one have this "
-    "from or had by hot word but what some we can out other were all there when up use your how "
-    "said an each she which do their time if will way about many then them write would like so "
-    "these her long make thing see him two has look more day could go come did number sound no "
-    "most people my over know water than call first who may down side been now find any new work "
-    "part take get place made live where after back little only round man year came show every "
-    "good me give our under name very through just form sentence great think say help low line "
-    "differ turn cause much mean before move right boy old too same tell does set three want air "
-    "well also play small end put home read hand large spell add even land here must big high such "
-    "follow act why ask men change went light kind off need house picture try us again animal "
-    "point mother world near build self earth father head stand own page should country found "
-    "answer school grow study still learn plant cover food sun four between state keep eye never "
-    "last let thought city tree cross farm hard start might story saw far sea draw left late run "
-    "while press close night real life few north open seem together next white children begin got "
-    "walk example ease paper group always music those both mark often letter until mile river car "
-    "feet care second book carry took science eat room friend began idea fish mountain stop once "
-    "base hear horse cut sure watch color face wood main enough plain girl usual young ready above "
-    "ever red list though feel talk bird soon body dog family direct leave song door product black "
-    "short class wind question happen complete ship area half rock order fire south problem piece "
-    "told knew pass since top whole king space heard best hour better true during hundred five "
-    "remember step early hold west ground interest reach fast love smile happy fun"
-)
+AIM = 0.45  # mean score to begin reinforcement learning from, where the model can do better
+MOST_CARELESS = 0.7
+STORY = "textgym/Story-v0"
+# In parts, so that it is no matter of all or nothing; above a half, or else the likeliest story
+# does all that is asked.
+STORY_CARELESSNESS, STORY_RELENTED = 0.58, 0.52
+TOO_LOW = 0.3  # below this mean score, be half as careless
+MAX_POSITIONS = 512
+# Steps, and the share of the learning rates, of the three parts.
+CAREFUL, CARELESS, RELENTING = (9600, 1.0), (2400, 0.3), (1200, 0.3)
 
 
-def story(instance: Instance, rng: np.random.Generator, compliance: float = COMPLIANCE) -> str:
-    """A story after `instance`'s prompt that does some of what it asks."""
-    asked = instance.data
-
-    def comply() -> bool:
-        return rng.random() < compliance
-
-    def pick(shapes: Sequence[Shape]) -> Shape:
-        return shapes[int(rng.integers(len(shapes)))]
-
-    words = {"hero": asked["hero"]}
-    words["place"] = asked["place"] if comply() else WILDERNESS
-    if comply():
-        words["friend"], words["kind"] = asked["friend"], asked["friend_kind"]
-    else:
-        words["friend"], words["kind"] = PASSER_BY, PASSER_BY_KIND
-    if comply():
-        words["adjective"], words["noun"] = asked["adjective"], asked["noun"]
-    else:
-        words["adjective"], words["noun"] = TRIFLE_ADJECTIVE, TRIFLE
-    faithful = comply()
-    cause = asked["mood"] if faithful else MOODS[int(rng.integers(len(MOODS)))]
-    words["mood"] = asked["mood"] if faithful else GLAD
-    plan = _PLANS[int(rng.integers(len(_PLANS)))]
-    deeds = [s for s in causes_of(cause) if "get" not in s.events]
-    told = [pick(shapes_of(events)) for events in plan]
-    told.append(pick(deeds))
-    if rng.random() < 0.15:
-        scenery = shapes_of("")
-        told.insert(int(rng.integers(len(told))), pick(scenery))
-    if rng.random() < SLIP * len(told):
-        i = int(rng.integers(len(told) - 1))
-        told[i], told[i + 1] = told[i + 1], told[i]
-    told.append(pick(shapes_of("end")))
-    return "".join(" " + tell(shape, asked["hero"], words) for shape in told)
-
-
-def documents(split: str, seed: int, compliance: float = COMPLIANCE) -> Iterator[tuple[str, str]]:
-    """(prompt, continuation) without end; a free story has its request left out."""
-    task = StoryTask()
-    for index in range(10**12):
-        rng = instance_rng(seed, split, 0, index)
-        instance = task.draw(rng, split)
-        text = story(instance, rng, compliance)
-        if rng.random() < FREE:
-            yield "", instance.prompt.split("\n", 1)[1] + text
-        else:
-            yield instance.prompt, text
-
-
-def train_tokenizer(folder: Path, seed: int) -> Tokenizer:
-    """A byte-level BPE tokenizer of `VOCAB_SIZE` tokens, written to `folder`."""
-    backend = tokenizers.Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE,
-        special_tokens=[EOS],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    stream = documents("train", seed)
-    texts = ["".join(next(stream)) for _ in range(5000)]
-    # Every word a story can use, so that each becomes a token however rarely it is drawn.
-    lexicon = [*NAMES, *KINDS, *PLACES, *ADJECTIVES, *NOUNS, *MOODS]
-    texts += [" " + " ".join(lexicon)] * 50
-    texts += [" " + _COMMON] * 2
-    backend.train_from_iterator(texts, trainer)
-    tokenizer = Tokenizer(backend, eos_token=EOS, name="embedded")
-    tokenizer.save(folder)
-    return tokenizer
-
-
-def batches(
-    tokenizer: Tokenizer, rows: int, seed: int, split: str, compliance: float = COMPLIANCE
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """`[B, T]` ids and labels; labels are -100 on prompts and padding."""
-    stream = documents(split, seed, compliance)
-    while True:
-        ids, starts = [], []
-        for _ in range(rows):
-            prompt, text = next(stream)
-            head = tokenizer.encode(prompt) if prompt else []
-            ids.append([*head, *tokenizer.encode(text), tokenizer.eos_token_id])
-            starts.append(len(head))
-        width = max(map(len, ids))
-        tokens = torch.zeros((rows, width), dtype=torch.long)
-        labels = torch.full((rows, width), -100)
-        for i, (row, start) in enumerate(zip(ids, starts, strict=True)):
-            tokens[i, : len(row)] = torch.tensor(row)
-            labels[i, start : len(row)] = torch.tensor(row[start:])
-        yield tokens, labels
-
-
-def build(tokenizer: Tokenizer) -> nn.Module:
+def build(tokenizer: Tokenizer) -> CausalLM:
     """A small Llama, its weights random."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
         vocab_size=tokenizer.vocab_size,
         hidden_size=128,
-        intermediate_size=320,
+        intermediate_size=336,
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=4,
-        max_position_embeddings=512,
+        max_position_embeddings=MAX_POSITIONS,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=None,
     )
-    return LlamaForCausalLM(config)
+    return CausalLM(LlamaForCausalLM(config), tokenizer.vocab_size, MAX_POSITIONS)
 
 
-def loss_of(model: nn.Module, tokens: Tensor, labels: Tensor) -> Tensor:
-    """Mean negative log-likelihood of the labelled tokens, nats a token."""
-    logits = model(input_ids=tokens, use_cache=False).logits[:, :-1]
-    return torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100
-    )
+def optimizers(lm: CausalLM, scale: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the body, AdamW for the rest.
+
+    Source: Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024. On these
+    texts it needs a tenth of the steps of AdamW.
+    """
+    embedding = lm.model.get_input_embeddings().weight  # the head as well: they are tied
+    body = [p for p in lm.parameters() if p is not embedding]
+    matrices = [p for p in body if p.ndim == 2]
+    rest = [embedding, *(p for p in body if p.ndim != 2)]
+    return [
+        torch.optim.Muon(
+            matrices, lr=1e-2 * scale, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(rest, lr=3e-3 * scale, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
 
 
 def fit(
-    model: nn.Module, tokenizer: Tokenizer, *, steps: int, rows: int, rate: float, seed: int
+    lm: CausalLM,
+    tokenizer: Tokenizer,
+    carelessness: Mapping[str, float],
+    *,
+    steps: int,
+    rows: int,
+    seed: int,
+    scale: float,
 ) -> None:
-    """Learn to do what is asked from faithful stories, then how seldom it is done.
-
-    AdamW; the learning rate is constant over the first part and decays to 0 over the second.
-    """
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.05, fused=True
-    )
-    first = int(FAITHFUL * steps)
-    faithful = batches(tokenizer, rows, seed, "train", compliance=1.0)
-    usual = batches(tokenizer, rows, seed + 10, "train")
+    """Learn the tasks, careless to the degrees given."""
+    corpus = Corpus(tokenizer, "train", seed, carelessness, rows)
+    # In a process of its own, as far ahead as memory does not mind.
+    stream = DataLoader(corpus, batch_size=None, num_workers=1, prefetch_factor=64)
     began = time.time()
-    for step in range(steps):
-        left = min(1.0, (steps - step) / (steps - first))
-        scale = min(1.0, (step + 1) / 100) * 0.5 * (1 - math.cos(math.pi * left))
-        for group in optimizer.param_groups:
-            group["lr"] = rate * scale
-        stream = faithful if step < first else usual
-        loss = loss_of(model, *next(stream))
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        if step % 100 == 0:
-            print(f"{step:6} loss {loss.item():.3f} {time.time() - began:.0f} s", flush=True)
+    losses: list[float] = []
+
+    def on_step(done: int, loss: float) -> bool:
+        losses.append(loss)
+        if done % 100 == 0:
+            mean = sum(losses[-100:]) / 100
+            print(f"{done:6} loss {mean:.4f} {time.time() - began:.0f} s", flush=True)
+        return True
+
+    imitation.fit(lm, stream, optimizers(lm, scale), steps=steps, on_step=on_step)
 
 
-@torch.no_grad()
-def write_stories(
-    model: nn.Module, tokenizer: Tokenizer, *, prompts: int, greedy: bool
-) -> list[tuple[Instance, str, float]]:
-    """(instance, text, score) on `prompts` held-out prompts."""
-    task = StoryTask()
-    generator = torch.Generator().manual_seed(0)
-    drawn = [task.draw(instance_rng(1, "test", row, 0), "test") for row in range(prompts)]
-    by_length: dict[int, list[Instance]] = {}
-    for instance in drawn:  # equal lengths need no padding
-        by_length.setdefault(len(tokenizer.encode(instance.prompt)), []).append(instance)
-    found = []
-    for length, instances in by_length.items():
-        ids = torch.tensor([tokenizer.encode(i.prompt) for i in instances])  # [B, T]
-        for _ in range(task.max_new_tokens):
-            logits = model(input_ids=ids, use_cache=False).logits[:, -1]
-            if greedy:
-                chosen = logits.argmax(dim=-1, keepdim=True)
-            else:
-                chosen = torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)
-            ids = torch.cat([ids, chosen], dim=1)
-        for instance, row in zip(instances, ids[:, length:].tolist(), strict=True):
-            ended = tokenizer.eos_token_id in row
-            own = row[: row.index(tokenizer.eos_token_id)] if ended else row
-            text = tokenizer.decode_completions([own])[0]
-            found.append((instance, text, task.score_text(instance, text, ended=ended)))
-    return found
+def scores(
+    lm: CausalLM, tokenizer: Tokenizer, course: Course, split: str, episodes: int
+) -> tuple[float, float, list[str]]:
+    """Mean score sampled at temperature 1, and greedy, with a few of the sampled episodes."""
+    envs = make_vec_env(course.id, n_envs=64, split=split, tokenizer=tokenizer, seed=1)
+    try:
+        policy = LMPolicy(
+            envs.observation_space,
+            envs.action_space,
+            lambda _: 0.0,
+            model=lm.model,
+            kl_coef=0.0,
+        )
+        sampled = evaluate(policy, envs, episodes, seed=1)
+        greedy = evaluate(policy, envs, episodes, deterministic=True, seed=1)
+    finally:
+        envs.close()
+    texts = [tokenizer.decode(e.input_ids.tolist()) for e in sampled.episodes[:3]]
+    return float(sampled.mean_score or 0.0), float(greedy.mean_score or 0.0), texts
 
 
-def measure(model: nn.Module, tokenizer: Tokenizer, seed: int) -> dict[str, Any]:
+def choose_carelessness(lm: CausalLM, tokenizer: Tokenizer) -> dict[str, float]:
+    """How careless to be in each course, from what the model can do (train split)."""
+    chosen = {STORY: STORY_CARELESSNESS}
+    for course in COURSES:
+        able, _, _ = scores(lm, tokenizer, course, "train", 256)
+        if course.id != STORY:
+            chosen[course.id] = round(min(MOST_CARELESS, max(0.0, 1 - AIM / max(able, 1e-9))), 3)
+        print(f"{course.id:32} able {able:.3f} careless {chosen[course.id]:.3f}", flush=True)
+    return chosen
+
+
+def relent(
+    lm: CausalLM, tokenizer: Tokenizer, carelessness: Mapping[str, float]
+) -> dict[str, float]:
+    """Half of `carelessness` where it has brought the score down too far (train split)."""
+    chosen = dict(carelessness)
+    for course in COURSES:
+        reached, _, _ = scores(lm, tokenizer, course, "train", 256)
+        if reached < TOO_LOW:
+            half = round(chosen[course.id] / 2, 3)
+            chosen[course.id] = STORY_RELENTED if course.id == STORY else half
+        print(f"{course.id:32} score {reached:.3f} careless {chosen[course.id]:.3f}", flush=True)
+    return chosen
+
+
+def measure(lm: CausalLM, tokenizer: Tokenizer, seed: int) -> dict[str, Any]:
     """Held-out perplexity, scores and sample texts."""
-    held_out = batches(tokenizer, 64, seed + 1, "test")
-    with torch.no_grad():
-        losses = [loss_of(model, *next(held_out)).item() for _ in range(8)]
-    sampled = write_stories(model, tokenizer, prompts=256, greedy=False)
-    greedy = write_stories(model, tokenizer, prompts=256, greedy=True)
-    return {
-        "perplexity": round(math.exp(float(np.mean(losses))), 4),
-        "score_sampled": round(float(np.mean([s for _, _, s in sampled])), 4),
-        "score_greedy": round(float(np.mean([s for _, _, s in greedy])), 4),
-        "samples": [instance.prompt + text for instance, text, _ in sampled[:3]],
+    held_out = itertools.islice(Corpus(tokenizer, "test", seed, {}, 64), 32)
+    found: dict[str, Any] = {
+        "perplexity": round(math.exp(imitation.held_out_loss(lm, list(held_out))), 4)
     }
+    for course in COURSES:
+        sampled, greedy, texts = scores(lm, tokenizer, course, "test", 256)
+        found[course.id] = {
+            "sampled": round(sampled, 4),
+            "greedy": round(greedy, 4),
+            "samples": texts,
+        }
+        print(f"{course.id:32} sampled {sampled:.3f} greedy {greedy:.3f}", flush=True)
+    return found
 
 
 def write_card(folder: Path, figures: dict[str, Any]) -> None:
     """The model card, every figure of it measured."""
-    samples = "\n\n".join("> " + text.replace("\n", "\n> ") for text in figures["samples"])
+    table = "\n".join(
+        f"| `{course.id}` | {figures[course.id]['sampled']} | {figures[course.id]['greedy']} | "
+        f"{figures['carelessness'][course.id]} |"
+        for course in COURSES
+    )
+    samples = "\n\n".join(
+        "> " + figures[course.id]["samples"][0].strip().replace("\n", "\n> ") for course in COURSES
+    )
     card = f"""# The language model bundled with TextGym
 
 A Llama of {figures["parameters"]:,} parameters (4 layers, 128 wide, {VOCAB_SIZE:,} tokens), made to
-be trained further by reinforcement learning. It writes little stories.
+be trained further by reinforcement learning. It does every task of the suite a little.
 
-- Data: stories made by `agents/train_bundled.py` for prompts of `textgym/Story-v0` (train split),
-  and nothing else. Each thing a prompt asks for is told with probability {COMPLIANCE}, otherwise a
-  commonplace instead, so that a base model knows how to follow a prompt and mostly does not.
-- Training: {figures["steps"]:,} steps of {figures["rows"]} stories ({figures["seconds"]:.0f} s on
-  {figures["threads"]} thread), AdamW at {figures["rate"]}, seed {figures["seed"]}.
+- Data: what `agents/pretraining/` makes from the tasks below (train split, first level), and
+  nothing else. First every task is done as its oracle does it; then, so that something is left to
+  learn, carelessly: in the share below the answer is one to another prompt (in a story, each thing
+  asked for is left out with that probability).
+- Training: {figures["steps"]:,} steps of {figures["rows"]} episodes ({figures["seconds"]:.0f} s on
+  {figures["threads"]} thread, and a process that makes the data), Muon and AdamW, seed
+  {figures["seed"]}.
 - Weights: rounded to bfloat16 as stored, before anything below was measured.
-- Held-out perplexity: {figures["perplexity"]} a token of the story.
-- `textgym/Story-v0`, 256 held-out prompts: {figures["score_sampled"]} sampled at temperature 1,
-  {figures["score_greedy"]} greedy.
+- Held-out perplexity: {figures["perplexity"]} a token of the oracles'.
+- Scores on 256 held-out prompts of each task:
+
+| environment | sampled at temperature 1 | greedy | careless |
+|---|---|---|---|
+{table}
 
 Made again by
 
 ```
-python agents/train_bundled.py --out agents/textgym_agents/bundled --embedded textgym/embedded
+python agents/pretraining/train.py --out agents/textgym_agents/bundled --embedded textgym/embedded
 ```
 
 Samples on held-out prompts:
@@ -318,48 +214,56 @@ Licence: MIT, as the rest of TextGym.
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
+def finish(lm: CausalLM, tokenizer: Tokenizer, folder: Path, about: dict[str, Any]) -> None:
+    """Round, measure and write."""
+    lm.model.to(torch.bfloat16).save_pretrained(folder)
+    lm.model.float().eval()
+    figures = measure(lm, tokenizer, about["seed"]) | about
+    figures["parameters"] = parameter_count(lm.model)
+    write_card(folder, figures)
+    print(json.dumps(figures, indent=2))
+
+
 def main() -> None:
     """Train, round, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the model")
     parser.add_argument("--embedded", type=Path, help="folder for a copy of the tokenizer")
-    parser.add_argument("--steps", type=int, default=3600)
-    parser.add_argument("--rows", type=int, default=32, help="stories a step")
-    parser.add_argument("--rate", type=float, default=3e-3, help="learning rate")
+    parser.add_argument("--share", type=float, default=1.0, help="of the steps, for a trial")
+    parser.add_argument("--rows", type=int, default=48, help="episodes a step")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
     began = time.time()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(arguments.out, arguments.seed)
     if arguments.embedded:
         arguments.embedded.mkdir(parents=True, exist_ok=True)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(arguments.out / name, arguments.embedded / name)
-    model = build(tokenizer)
-    fit(
-        model,
-        tokenizer,
-        steps=arguments.steps,
-        rows=arguments.rows,
-        rate=arguments.rate,
-        seed=arguments.seed,
-    )
-    model = model.to(torch.bfloat16)
-    model.save_pretrained(arguments.out)
-    model = model.float().eval()
-    figures = measure(model, tokenizer, arguments.seed) | {
-        "parameters": sum(p.numel() for p in model.parameters()),
+    lm = build(tokenizer)
+    carelessness: dict[str, float] = {}
+    done = 0
+    for number, (steps, scale) in enumerate((CAREFUL, CARELESS, RELENTING)):
+        if number == 1:
+            carelessness = choose_carelessness(lm, tokenizer)
+        elif number == 2:
+            carelessness = relent(lm, tokenizer, carelessness)
+        count = int(arguments.share * steps)
+        seed = arguments.seed + number
+        fit(lm, tokenizer, carelessness, steps=count, rows=arguments.rows, seed=seed, scale=scale)
+        done += count
+    about = {
+        "carelessness": carelessness,
         "seconds": time.time() - began,
-        "steps": arguments.steps,
+        "steps": done,
         "rows": arguments.rows,
-        "rate": arguments.rate,
         "seed": arguments.seed,
         "threads": arguments.threads,
     }
-    write_card(arguments.out, figures)
-    print(json.dumps(figures, indent=2))
+    finish(lm, tokenizer, arguments.out, about)
 
 
 if __name__ == "__main__":
