@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results" / "real_data.json"
-SFT = ("--demonstrations", "100000", "--batch-size", "64", "--eval-episodes", "512")
+SFT = ("--demonstrations", "60000", "--batch-size", "64", "--eval-episodes", "512")
 RL = (
-    *("--timesteps", "500000", "--learning-rate", "5e-4", "--kl-coef", "0.02"),
+    *("--timesteps", "300000", "--learning-rate", "5e-4", "--kl-coef", "0.02"),
     *("--eval-episodes", "512", "--resume"),
 )
 KEPT = (

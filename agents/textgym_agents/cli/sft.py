@@ -139,12 +139,15 @@ class _Run:
         display = TrainingDisplay(console, options.demonstrations, unit="demonstrations")
         board = TensorBoardOutputFormat(str(folder.tensorboard))
         with StopRequest(display.note) as stop, display:
+            losses: list[float] = []  # since the last report: batches of short texts differ
 
             def on_step(done: int, loss: float) -> bool:
+                losses.append(loss)
                 seen = done * options.batch_size
                 display.advance(min(seen, options.demonstrations))
                 if done % max(1, steps // _REPORTS) == 0 or done == steps:
-                    figures = {"loss": loss}
+                    figures = {"loss": sum(losses) / len(losses)}
+                    losses.clear()
                     if done % max(1, 5 * (steps // _REPORTS)) == 0 or done == steps:
                         figures["held-out loss"] = imitation.held_out_loss(lm, self.held_out)
                     display.show({name: f"{value:.3f}" for name, value in figures.items()})
