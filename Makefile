@@ -5,6 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BRIDGES := $(VENV)/.bridges
 
 # One torch thread in each of two test processes: on two cores that is faster than two in one.
 WORKERS ?= 2
@@ -29,11 +30,17 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -e ".[dev]" -c constraints.txt
 	@touch $@
 
+# One of its dependencies is compiled: without a compiler its tests are skipped, and say so.
+$(BRIDGES): $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[reasoning-gym]" -c constraints.txt \
+		|| echo "reasoning-gym could not be installed; the tests of its bridge are skipped." >&2
+	@touch $@
+
 demo: $(STAMP)
 	$(BIN)/textgym train textgym/Story-v0 --model bundled --timesteps 250000 --learning-rate 5e-4 --seed 0 \
 		--out $(DEMO_OUT) --resume
 
-test: $(STAMP)
+test: $(STAMP) $(BRIDGES)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
 check: $(STAMP)

@@ -83,7 +83,7 @@ class TrainingRun:
             self.folder.create()
         try:
             self._start()
-            finished = self._learn() if self._remaining() else True
+            finished = self._learn() if self._remaining() else self._learned_all()
             if finished:
                 self._finish()
             return finished
@@ -192,6 +192,12 @@ class TrainingRun:
         if progress.stopped:
             self._salvage(INTERRUPTED)
         return not progress.stopped
+
+    def _learned_all(self) -> bool:
+        """After a run that was killed behind its last checkpoint: how long it took is lost."""
+        done = {"timesteps": int(self.agent.num_timesteps)}
+        self.folder.record |= {"train_seconds": 0.0, "tokens_per_s": 0.0} | self.folder.record | done
+        return True
 
     def _checkpoint(self) -> None:
         save_checkpoint(self.folder.checkpoints, self.agent)

@@ -326,6 +326,20 @@ def test_sigkill_then_resume_loses_only_what_came_after_the_checkpoint(
 
 
 # ---------------------------------------------------------------------- what goes wrong
+def test_killed_behind_the_last_checkpoint(finished, capsys):
+    folder, _ = finished
+    record = record_of(folder)
+    late = ("timesteps", "train_seconds", "tokens_per_s", "reward_after", "kl_per_token")
+    left = {key: value for key, value in record.items() if key not in late}
+    (folder / "run.json").write_text(json.dumps(left | {"status": "running"}))
+    before = weights_of(folder)
+    assert run(["train", "textgym/Continuation-v0", "--out", str(folder), "--resume"]) == 0
+    again = record_of(folder)
+    assert (again["status"], again["timesteps"]) == ("finished", TOTAL)
+    assert again["reward_after"] == record["reward_after"]
+    assert weights_of(folder) == before
+
+
 def test_a_reward_that_fails(arguments, rewards, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "failed"
     monkeypatch.setenv("AT", "50")
