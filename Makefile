@@ -37,7 +37,7 @@ $(BRIDGES): $(STAMP)
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/textgym train textgym/Story-v0 --model bundled --timesteps 250000 --learning-rate 5e-4 --seed 0 \
+	$(BIN)/textgym train textgym/Story-v0 --model bundled --timesteps 400000 --learning-rate 5e-4 --seed 0 \
 		--out $(DEMO_OUT) --resume
 
 test: $(STAMP) $(BRIDGES)

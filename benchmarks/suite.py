@@ -141,7 +141,6 @@ def write(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     merged = {(cell["id"], cell["seed"]): cell for cell in [*before, *found]}
     cells = [merged[key] for key in sorted(merged)]
     about = {
-        "command": " ".join(["python", *sys.argv]),
         "learning_rate": LEARNING_RATE,
         "eval_episodes": EVAL_EPISODES,
         "cpu": platform.processor() or platform.machine(),
