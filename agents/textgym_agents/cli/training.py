@@ -195,8 +195,10 @@ class TrainingRun:
 
     def _learned_all(self) -> bool:
         """After a run that was killed behind its last checkpoint: how long it took is lost."""
-        done = {"timesteps": int(self.agent.num_timesteps)}
-        self.folder.record |= {"train_seconds": 0.0, "tokens_per_s": 0.0} | self.folder.record | done
+        record = self.folder.record
+        record["timesteps"] = int(self.agent.num_timesteps)
+        record.setdefault("train_seconds", 0.0)
+        record.setdefault("tokens_per_s", 0.0)
         return True
 
     def _checkpoint(self) -> None:
