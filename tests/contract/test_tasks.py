@@ -1,5 +1,6 @@
 """Every registered task: its oracle is perfect, and nothing else comes close by accident."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -249,3 +250,6 @@ def test_only_its_own_instance_answers_a_prompt(row, tasks):
             continue  # the prompt does not tell what it hides
         assert isinstance(again, Instance)
         assert again.prompt == instance.prompt
+        if task.has_oracle and task.max_turns == 1:  # what answers the one answers the other
+            episode = demonstrate(task, again, tokenizer_of(task))
+            assert task.score(dataclasses.replace(episode, instance=instance)) == 1.0
