@@ -26,6 +26,10 @@ class RewardError(RuntimeError):
     result: tuple[Any, ...] | None = None
 
 
+class RewardWarning(UserWarning):
+    """A reward that may fail has failed on an episode, which was paid its fallback instead."""
+
+
 # Longer lists would bury the message.
 _MOST_LISTED = 40
 

@@ -92,7 +92,7 @@ def test_a_spec_names_a_function_in_a_file(tmp_path):
         ("length:maximum=4", "`max`"),
         ("length:max=many", "must be an int"),
         ("length:max=4*much", "weight"),
-        ("python:nonsense", "python:package.module:function"),
+        ("python:nonsense", "expected `package.module:function`"),
         ("python:no_such_module_here:f", "no module"),
     ],
 )

@@ -14,6 +14,7 @@ from textgym.errors import RewardError
 from textgym.rewards.base import Reward
 from textgym.rewards.terms import RewardTerm, TermPayer
 from textgym.tasks.base import Task
+from textgym.tokenization import Tokenizer
 
 Records = tuple[list[int], list[Episode]]
 
@@ -26,15 +27,23 @@ class Ledger:
         score_weight: weight of the score in the reward.
         terms: the added rewards.
         num_envs: B.
+        tokenizer: the environment's.
     """
 
     def __init__(
-        self, task: Task, score_weight: float, terms: Sequence[RewardTerm], num_envs: int
+        self,
+        task: Task,
+        score_weight: float,
+        terms: Sequence[RewardTerm],
+        num_envs: int,
+        tokenizer: Tokenizer,
     ) -> None:
         self._task = task
         self._score_weight = score_weight
         self._num_envs = num_envs
         self._payers = [TermPayer(term, num_envs) for term in terms]
+        for term in terms:
+            term.reward.bind(tokenizer, task.score_batch)
         if task.dense:
             term = RewardTerm(_TaskTokenRewards(task), "score", score_weight)
             self._payers.insert(0, TermPayer(term, num_envs))
@@ -45,6 +54,11 @@ class Ledger:
     def names(self) -> list[str]:
         """The names of the added rewards."""
         return [payer.term.name for payer in self._payers]
+
+    @property
+    def terms(self) -> list[RewardTerm]:
+        """The added rewards."""
+        return [payer.term for payer in self._payers]
 
     def begin(self, rows: Sequence[int]) -> None:
         """Let `rows` start anew."""
@@ -137,14 +151,14 @@ class Ledger:
 
     def get_state(self) -> dict[str, Any]:
         """Everything, as plain data."""
-        paid = [payer.paid.copy() for payer in self._payers]
-        return {"paid": paid, "outcomes": list(self.outcomes)}
+        payers = [payer.get_state() for payer in self._payers]
+        return {"payers": payers, "outcomes": list(self.outcomes)}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Return to what `get_state` gave."""
         self.outcomes = list(state["outcomes"])
-        for payer, paid in zip(self._payers, state["paid"], strict=True):
-            np.copyto(payer.paid, paid)
+        for payer, of_payer in zip(self._payers, state["payers"], strict=True):
+            payer.set_state(of_payer)
 
 
 class _TaskTokenRewards(Reward):

@@ -16,6 +16,7 @@ from textgym.envs.rendering import BRIGHT, DIM, PLAIN, RENDER_MODES, Scene
 from textgym.envs.token_vector_env import StepResult, TokenVectorEnv
 from textgym.episode import Episode
 from textgym.errors import RewardError
+from textgym.rewards.terms import RewardTerm
 from textgym.tasks.base import Task
 from textgym.tokenization import Tokenizer, TokenizerSource
 
@@ -168,6 +169,11 @@ class TokenEnv(gym.Env[Observation, np.int64]):
     def _action_masks(self) -> NDArray[np.bool_]:
         masks: NDArray[np.bool_] = self._rows.action_masks()[0]
         return masks
+
+    @property
+    def reward_terms(self) -> list[RewardTerm]:
+        """The rewards that this environment itself adds, with their names and weights."""
+        return self._rows.reward_terms
 
     def unfinished(self) -> Episode | None:
         """The record of the episode so far; None when it has ended or holds no token yet."""

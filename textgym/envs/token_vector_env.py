@@ -22,7 +22,7 @@ from textgym.envs.rendering import RENDER_MODES, Scene, ansi, rgb_array
 from textgym.envs.streams import InstanceStreams, Seed, chosen_instances, reset_rows
 from textgym.episode import Episode, Instance
 from textgym.errors import check_positive_int
-from textgym.rewards.terms import reward_terms
+from textgym.rewards.terms import RewardTerm, reward_terms
 from textgym.seeding import check_split
 from textgym.spaces import TokenSpace
 from textgym.tasks.base import Task
@@ -124,7 +124,9 @@ class TokenVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         self.render_mode = check_render_mode(render_mode, RENDER_MODES)
         self.copy = bool(copy)
         self._mask = ActionMask(self.tokenizer, min_new_tokens, banned_tokens)
-        self._ledger = Ledger(task, float(score_weight), reward_terms(rewards), self.num_envs)
+        self._ledger = Ledger(
+            task, float(score_weight), reward_terms(rewards), self.num_envs, self.tokenizer
+        )
         self._make_spaces(max_positions)
         self._make_rows()
 
@@ -352,6 +354,11 @@ class TokenVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         if self._mask.applies:
             masks = self._action_masks()[rows].astype(np.int8)
             put_numbers(infos, "action_mask", rows, masks, self.num_envs)
+
+    @property
+    def reward_terms(self) -> list[RewardTerm]:
+        """The rewards that this environment itself adds, with their names and weights."""
+        return self._ledger.terms
 
     @property
     def ended(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,14 @@ class Keywords(Reward):
             re.compile(r"(?<!\w)" + r"\s+".join(map(re.escape, w.split())) + r"(?!\w)")
             for w in self.words
         ]
+
+    @classmethod
+    def from_arguments(cls, text: str) -> Self:
+        """``keywords:happy,red kite``: what stands between the commas are the keywords."""
+        words = [word.strip() for word in text.split(",") if word.strip()]
+        if not words:
+            raise ValueError("it names no keyword. Use `keywords:happy,love`.")
+        return cls(words)
 
     def value(self, text: str) -> float:
         """The reward of the completion `text`."""

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
-from collections.abc import Callable
-from pathlib import Path
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
 
 from textgym.errors import near_matches
+from textgym.rewards.arguments import convert
 from textgym.rewards.base import Reward
-from textgym.rewards.function import FunctionReward
-from textgym.rewards.keywords import Keywords
-from textgym.rewards.length import Length
-from textgym.rewards.repetition import Repetition
+
+# Other packages add theirs under this group of entry points: name = "package.module:Class".
+ENTRY_POINTS = "textgym.rewards"
+
+# Names and classes, which are imported when they are asked for.
+OWN: dict[str, str] = {
+    "keywords": "textgym.rewards.keywords:Keywords",
+    "length": "textgym.rewards.length:Length",
+    "python": "textgym.rewards.function:PythonReward",
+    "repetition": "textgym.rewards.repetition:Repetition",
+}
 
 
 def from_spec(spec: str) -> tuple[Reward, float]:
@@ -22,9 +29,11 @@ def from_spec(spec: str) -> tuple[Reward, float]:
 
     Args:
         spec: a name, then a colon and arguments where it takes any, then ``*`` and a weight if it
-            is not 1. Names: ``keywords:happy,love``; ``length:40``, ``length:min=5,max=40``;
-            ``repetition``, ``repetition:n=2``; ``python:package.module:function`` or
-            ``python:path/to/file.py:function`` (a function of episodes, or a `Reward`).
+            is not 1. Arguments are those of the reward's class, by position or as ``key=value``,
+            separated by commas; a few rewards read theirs otherwise (``keywords:happy,love``,
+            ``regex:PATTERN``), as their docstrings say. Rewards made of others take these in
+            parentheses, separated by semicolons, options last: ``minimum(length:40; keywords:fox)``.
+            `known_rewards` lists the names.
 
     Raises:
         ValueError: an unknown name (near matches are listed), or arguments that do not fit it.
@@ -35,85 +44,96 @@ def from_spec(spec: str) -> tuple[Reward, float]:
         (('happy', 'love'), 0.5)
     """
     body, weight = _split_weight(spec)
-    name, _, arguments = body.partition(":")
-    name = name.strip()
-    if name not in _BUILDERS:
-        raise ValueError(f"unknown reward {name!r} in {spec!r}; {near_matches(name, _BUILDERS)}")
+    opening = body.find("(")
+    name = (body if opening < 0 else body[:opening]).partition(":")[0].strip()
+    known = known_rewards()
+    if name not in known:
+        raise ValueError(f"unknown reward {name!r} in {spec!r}; {near_matches(name, known)}")
     try:
-        return _BUILDERS[name](arguments.strip()), weight
+        kind = reward_class(name)
+        if hasattr(kind, "from_parts"):
+            return _made_of_parts(name, kind, body.strip()), weight
+        arguments = body.partition(":")[2].strip()
+        return kind.from_arguments(arguments), weight
     except (TypeError, ValueError) as error:
         raise ValueError(f"reward {spec!r}: {error}") from error
 
 
+@cache
+def _added() -> dict[str, Any]:
+    """The entry points of other packages, by name."""
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+
+def known_rewards() -> list[str]:
+    """The names that a specification may begin with.
+
+    >>> "keywords" in known_rewards()
+    True
+    """
+    return sorted({*OWN, *_added()})
+
+
+def reward_class(name: str) -> Any:
+    """The class behind a name of `known_rewards`.
+
+    Raises:
+        ValueError: where it needs a package that is not installed.
+    """
+    if name not in OWN:
+        try:
+            return _added()[name].load()
+        except ImportError as error:
+            raise ValueError(f"it needs a package that is not there: {error}") from error
+    module, _, attribute = OWN[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 def _split_weight(spec: str) -> tuple[str, float]:
     body, star, tail = spec.rpartition("*")
-    if not star:
-        return spec, 1.0
     try:
-        return body, float(tail)
+        return (body, float(tail)) if star else (spec, 1.0)
     except ValueError as error:
+        # A star may belong to the arguments, of a regular expression, say.
+        if body.partition(":")[0].strip() in _STARRED or ")" in tail:
+            return spec, 1.0
         raise ValueError(
             f"reward {spec!r}: after `*` a number is expected as weight, got {tail!r}."
         ) from error
 
 
-def _keywords(arguments: str) -> Reward:
-    words = [word.strip() for word in arguments.split(",") if word.strip()]
-    if not words:
-        raise ValueError("it names no keyword. Use `keywords:happy,love`.")
-    return Keywords(words)
+_STARRED = ("regex",)
 
 
-def _with_ints(kind: Callable[..., Reward], first: str) -> Callable[[str], Reward]:
-    known = [name for name in inspect.signature(kind).parameters if name != "name"]
-
-    def build(arguments: str) -> Reward:
-        values: dict[str, int] = {}
-        for item in filter(None, (part.strip() for part in arguments.split(","))):
-            key, equals, value = item.partition("=")
-            key, value = (key.strip(), value.strip()) if equals else (first, key.strip())
-            if key not in known:
-                raise ValueError(f"unknown argument {key!r}; {near_matches(key, known)}")
-            if not value.lstrip("+-").isdecimal():
-                raise ValueError(f"`{key}` must be an int, got {value!r}.")
-            values[key] = int(value)
-        return kind(**values)
-
-    return build
-
-
-def _python(arguments: str) -> Reward:
-    where, _, attribute = arguments.rpartition(":")
-    if not where or not attribute:
-        raise ValueError("expected `python:package.module:function`.")
-    module = _load_module(where)
-    if not hasattr(module, attribute):
-        names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise ValueError(f"{where} has no {attribute!r}; {near_matches(attribute, names)}")
-    found = getattr(module, attribute)
-    if isinstance(found, type) and issubclass(found, Reward):
-        found = found()
-    return found if isinstance(found, Reward) else FunctionReward(found)
+def _made_of_parts(name: str, kind: Any, body: str) -> Reward:
+    """`name(spec; spec; key=value)`."""
+    inside = body.partition("(")[2]
+    if not inside.endswith(")"):
+        raise ValueError(f"expected `{name}(REWARD; ...; key=value)`.")
+    parameters = inspect.signature(kind.from_parts).parameters
+    hints = inspect.get_annotations(kind.from_parts, eval_str=True)
+    parts: list[tuple[Reward, float]] = []
+    options: dict[str, Any] = {}
+    for item in filter(None, map(str.strip, _split_parts(inside[:-1]))):
+        key, equals, value = (text.strip() for text in item.partition("="))
+        if equals and key.isidentifier():
+            if key not in parameters or key == "parts":
+                named = [p for p in parameters if p != "parts"]
+                raise ValueError(f"unknown argument {key!r}; {near_matches(key, named)}")
+            options[key] = convert(key, value, hints.get(key, str))
+        else:
+            parts.append(from_spec(item))
+    made: Reward = kind.from_parts(parts, **options)
+    return made
 
 
-def _load_module(where: str) -> Any:
-    if not where.endswith(".py"):
-        try:
-            return importlib.import_module(where)
-        except ModuleNotFoundError as error:
-            raise ValueError(f"no module {error.name!r}. Is it on the path?") from error
-    path = Path(where)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise ValueError(f"no such file: {where}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-_BUILDERS: dict[str, Callable[[str], Reward]] = {
-    "keywords": _keywords,
-    "length": _with_ints(Length, "target"),
-    "repetition": _with_ints(Repetition, "n"),
-    "python": _python,
-}
+def _split_parts(text: str) -> list[str]:
+    """`text` at the semicolons that stand in no parentheses."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == ";" and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,6 +131,15 @@ class TermPayer:
         """Episodes of `rows` (indices or a mask) are over or begin anew."""
         self.paid[rows] = 0.0
 
+    def get_state(self) -> dict[str, Any]:
+        """What it has paid, and what its reward has learnt, as plain data."""
+        return {"paid": self.paid.copy(), "reward": self.term.reward.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Return to what `get_state` gave."""
+        np.copyto(self.paid, state["paid"])
+        self.term.reward.set_state(state["reward"])
+
 
 def evaluate(
     reward: Reward, name: str, episodes: Sequence[Episode]
@@ -138,14 +150,16 @@ def evaluate(
     others the reward they deserve.
     """
     try:
-        return _values(reward, episodes), None
+        with _deadline(reward.timeout):
+            return _values(reward, episodes), None
     except Exception as error:  # a user's code: whatever it raises is reported as a RewardError
         whole = error
     values = np.zeros(len(episodes))
     first: tuple[int, Exception] | None = None
     for i, episode in enumerate(episodes):
         try:
-            values[i] = _values(reward, [episode])[0]
+            with _deadline(reward.timeout):
+                values[i] = _values(reward, [episode])[0]
         except Exception as error:
             first = first or (i, error)
     position, cause = first or (0, whole)
@@ -166,7 +180,27 @@ def evaluate(
 
 
 class _BadValueError(Exception):
-    """A reward returned something that is not a reward."""
+    """A reward returned something that is not a reward, or nothing in time."""
+
+
+@contextmanager
+def _deadline(seconds: float | None) -> Iterator[None]:
+    """Raise in the code within once `seconds` have passed, where the system can do that."""
+    able = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+    if seconds is None or not able:
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise _BadValueError(f"it took longer than {seconds:g} s.")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _values(reward: Reward, episodes: Sequence[Episode]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""`AddReward`: any reward on top of any token environment, single or vector."""
+"""`AddReward` and `ReplaceReward`: any reward on any token environment, single or vector."""
 
 from __future__ import annotations
 
@@ -52,10 +52,39 @@ def AddReward(  # named as the class it makes
     return kind(env, reward, name=name, weight=weight)  # type: ignore[arg-type]
 
 
+def ReplaceReward(  # named as the class it makes
+    env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any],
+    reward: Reward | RewardFunction | str,
+    *,
+    name: str | None = None,
+    weight: float = 1.0,
+) -> SingleReplaceReward | VectorReplaceReward:
+    """Pay one reward in place of all that the environment itself pays.
+
+    As `AddReward`, but what the environment and the wrappers inside this one paid is dropped, from
+    the step's reward and from `info["rewards"]`. The task's score stays in `info["score"]`.
+
+    Args:
+        env, reward, name, weight: as for `AddReward`.
+
+    Example:
+        >>> import gymnasium as gym, textgym
+        >>> env = ReplaceReward(gym.make("textgym/Story-v0"), "length:max=40")
+        >>> _ = env.reset(seed=0)
+        >>> _, reward, _, _, info = env.step(env.unwrapped.tokenizer.eos_token_id)
+        >>> reward, info["rewards"]
+        (1.0, {'length': 1.0})
+    """
+    kind = VectorReplaceReward if isinstance(env, VectorEnv) else SingleReplaceReward
+    return kind(env, reward, name=name, weight=weight)  # type: ignore[arg-type]
+
+
 class SingleAddReward(
     Snapshots, gym.Wrapper[Observation, np.int64, Observation, np.int64], RecordConstructorArgs
 ):
     """Adds a reward to a single environment; see `AddReward`."""
+
+    replaces = False
 
     def __init__(
         self,
@@ -74,6 +103,12 @@ class SingleAddReward(
             raise TypeError(f"`env` must be a token environment, got {env.unwrapped!r}.")
         self._base = env.unwrapped
         self._payer = TermPayer(RewardTerm.of(reward, name=name, weight=weight), 1)
+        self.term.reward.bind(self._base.tokenizer, self._base.task.score_batch)
+
+    @property
+    def term(self) -> RewardTerm:
+        """The reward, with its name and weight."""
+        return self._payer.term
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -87,8 +122,10 @@ class SingleAddReward(
         """Step, then add the reward."""
         observation, base, terminated, truncated, info = self.env.step(action)
         record = info.get("episode_record")
-        rewards = np.array([base], np.float64)
+        rewards = np.array([0.0 if self.replaces else base], np.float64)
         closed = ([], []) if record is None else ([0], [record])
+        if record is not None and self.replaces:
+            info["rewards"].clear()
         if record is not None:
             _check_new(info["rewards"], self._payer.term.name)
         totals, error = self._payer.pay(rewards, closed, self._unfinished)
@@ -105,12 +142,12 @@ class SingleAddReward(
         return ([], []) if episode is None else ([0], [episode])
 
     def own_state(self) -> dict[str, Any]:
-        """What this wrapper itself remembers."""
-        return {"paid": self._payer.paid.copy()}
+        """What this wrapper itself remembers, and what its reward has learnt."""
+        return self._payer.get_state()
 
     def set_own_state(self, state: dict[str, Any]) -> None:
         """Return to what `own_state` gave."""
-        np.copyto(self._payer.paid, state["paid"])
+        self._payer.set_state(state)
 
 
 class VectorAddReward(
@@ -119,6 +156,8 @@ class VectorAddReward(
     RecordConstructorArgs,
 ):
     """Adds a reward to a vector environment; see `AddReward`."""
+
+    replaces = False
 
     def __init__(
         self,
@@ -139,6 +178,12 @@ class VectorAddReward(
             )
         self._base = env.unwrapped
         self._payer = TermPayer(RewardTerm.of(reward, name=name, weight=weight), env.num_envs)
+        self.term.reward.bind(self._base.tokenizer, self._base.task.score_batch)
+
+    @property
+    def term(self) -> RewardTerm:
+        """The reward, with its name and weight."""
+        return self._payer.term
 
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
@@ -156,6 +201,10 @@ class VectorAddReward(
         observation, rewards, terminated, truncated, infos = self.env.step(actions)
         where, rows = ended(infos, self._base.autoreset_mode)
         name = self._payer.term.name
+        if self.replaces:
+            rewards = np.zeros_like(rewards)
+            if rows:
+                where["rewards"].clear()
         if rows:
             _check_new(where["rewards"], name)
         records = [where["episode_record"][row] for row in rows]
@@ -170,12 +219,38 @@ class VectorAddReward(
         return result
 
     def own_state(self) -> dict[str, Any]:
-        """What this wrapper itself remembers."""
-        return {"paid": self._payer.paid.copy()}
+        """What this wrapper itself remembers, and what its reward has learnt."""
+        return self._payer.get_state()
 
     def set_own_state(self, state: dict[str, Any]) -> None:
         """Return to what `own_state` gave."""
-        np.copyto(self._payer.paid, state["paid"])
+        self._payer.set_state(state)
+
+
+class SingleReplaceReward(SingleAddReward):
+    """Pays a reward in place of a single environment's own; see `ReplaceReward`."""
+
+    replaces = True
+
+
+class VectorReplaceReward(VectorAddReward):
+    """Pays a reward in place of a vector environment's own; see `ReplaceReward`."""
+
+    replaces = True
+
+
+def reward_terms_of(env: Any) -> list[RewardTerm]:
+    """All rewards paid on top of the score, innermost first: the environment's, then wrappers'.
+
+    Args:
+        env: a token environment, single or vector, wrapped or not.
+    """
+    outer: list[RewardTerm] = []
+    while env is not env.unwrapped:
+        if isinstance(env, SingleAddReward | VectorAddReward):
+            outer.append(env.term)
+        env = env.env
+    return [*env.reward_terms, *reversed(outer)]
 
 
 def _check_new(components: dict[str, Any], name: str) -> None:
