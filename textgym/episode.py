@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from textgym.tokenization import Tokenizer
 
 FinishReason = Literal["stop", "length", "task"]
 
@@ -76,6 +79,23 @@ class Episode:
     completion_text: str
     turns: tuple[Turn, ...]
     finish_reason: FinishReason | None
+
+    @classmethod
+    def written(cls, instance: Instance, text: str, tokenizer: Tokenizer) -> Self:
+        """The record of an episode in which the agent writes `text` in one turn, and stops.
+
+        For judging texts that no environment was there for: a data set's, a probe's.
+        """
+        prompt = tokenizer.encode(instance.prompt)
+        said = [*tokenizer.encode(text, special_tokens=False), tokenizer.eos_token_id]
+        return cls(
+            instance=instance,
+            input_ids=np.array([*prompt, *said], np.int64),
+            completion_mask=np.arange(len(prompt) + len(said)) >= len(prompt),
+            completion_text=text,
+            turns=(Turn("agent", text),),
+            finish_reason="stop",
+        )
 
     @property
     def prompt(self) -> str:

@@ -179,7 +179,14 @@ class Tokenizer:
             special_tokens: add what the tokenizer adds to a prompt (a start token, say); a
                 task's reply in mid-context goes without. A closing end-of-sequence is never added.
         """
-        ids: list[int] = self.backend.encode(text, add_special_tokens=special_tokens).ids
+        try:
+            ids: list[int] = self.backend.encode(text, add_special_tokens=special_tokens).ids
+        except TypeError:
+            if not isinstance(text, str):
+                raise
+            # Lone surrogates, which no UTF-8 has, are what the backend refuses.
+            text = text.encode("utf-8", "replace").decode()
+            ids = self.backend.encode(text, add_special_tokens=special_tokens).ids
         if special_tokens and len(ids) > 1 and ids[-1] == self.eos_token_id:
             del ids[-1]  # some templates close the text; a prompt is there to be continued
         return ids

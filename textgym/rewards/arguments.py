@@ -34,7 +34,8 @@ def parse_arguments(function: Callable[..., Any], text: str) -> dict[str, Any]:
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     }
     positional = [n for n, p in parameters.items() if p.kind is not p.KEYWORD_ONLY]
-    hints = typing.get_type_hints(function.__init__ if isinstance(function, type) else function)
+    annotated = getattr(function, "__init__", function) if isinstance(function, type) else function
+    hints = typing.get_type_hints(annotated)
     values: dict[str, Any] = {}
     for number, item in enumerate(filter(None, (part.strip() for part in text.split(",")))):
         key, equals, value = (part.strip() for part in item.partition("="))

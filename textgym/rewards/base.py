@@ -69,6 +69,11 @@ class Reward(abc.ABC):
         return cls(**parse_arguments(cls, text))
 
     # ------------------------------------------------------------------ with an environment
+    @property
+    def keeps_time(self) -> bool:
+        """Whether it, or a part of it, has limits of its own to the time that it takes."""
+        return any(part.keeps_time for part in self.parts)
+
     def bind(self, tokenizer: Tokenizer, score: ScoreFunction) -> None:
         """Get to know an environment that will pay this reward; called once by each.
 

@@ -23,6 +23,11 @@ class Fallible(Reward):
     fallback: float = 0.0
     failures: int = 0
 
+    @property
+    def keeps_time(self) -> bool:
+        """True: it pays its fallback when its own time is up."""
+        return True
+
     def failed(self, episode: Episode, reason: str) -> float:
         """Count and tell that `episode` could not be judged; returns what it is paid."""
         self.failures += 1

@@ -54,24 +54,33 @@ class FunctionReward(Reward):
         return np.asarray(self.function(episodes), dtype=np.float32)
 
 
-class PythonReward:
-    """What ``python:package.module:function`` and ``python:path/to/file.py:function`` name."""
+class PythonReward(FunctionReward):
+    """What ``python:package.module:function`` and ``python:path/to/file.py:function`` name.
+
+    Args:
+        where: the module or file, and the name in it.
+        function: what is found there, where it was loaded already.
+    """
+
+    def __init__(self, where: str, function: RewardFunction | None = None) -> None:
+        super().__init__(load_attribute(where) if function is None else function)
+        self.where = where
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A function out of a file cannot be pickled; where it came from can.
+        return (type(self), (self.where,))
 
     @classmethod
-    def from_arguments(cls, text: str) -> Reward:
+    def from_arguments(cls, text: str) -> Reward:  # type: ignore[override]
         """The `Reward`, or function of episodes, that `text` names.
 
         Raises:
             ValueError: where there is no such module, file or name (near matches are listed).
         """
-        return as_reward(load_attribute(text))
-
-
-def as_reward(found: Any) -> Reward:
-    """`found` as a `Reward`: one already, a class of them, or a function of episodes."""
-    if isinstance(found, type) and issubclass(found, Reward):
-        found = found()
-    return found if isinstance(found, Reward) else FunctionReward(found)
+        found = load_attribute(text)
+        if isinstance(found, type) and issubclass(found, Reward):
+            found = found()
+        return found if isinstance(found, Reward) else cls(text, found)
 
 
 def load_attribute(where: str) -> Any:

@@ -30,14 +30,20 @@ _ALGORITHMS = {"ppo": (PPO, ppo_defaults), "a2c": (A2C, a2c_defaults)}
 
 
 def build_envs(env: EnvOptions, model: ModelOptions, *, n_envs: int, seed: int, split: str) -> Any:
-    """The vector environment that the options ask for."""
+    """The vector environment that the options ask for.
+
+    Rewards learn (a mean, a multiplier) from the train split alone.
+    """
+    rewards = env.reward_objects()
+    for reward, _ in rewards:
+        reward.set_learning(split == "train")
     return make_vec_env(
         env.id,
         n_envs=n_envs,
         tokenizer=model.env_tokenizer,
         split=split,
         seed=seed,
-        rewards=env.reward_objects(),
+        rewards=rewards,
         **env.keywords(),
     )
 
@@ -55,7 +61,8 @@ def policy_keywords(model: ModelOptions) -> dict[str, Any]:
 def build_agent(options: TrainOptions, envs: Any) -> OnPolicyAlgorithm:
     """Stable-Baselines3's own algorithm around the language model."""
     algorithm, defaults = _ALGORITHMS[options.algo]
-    policy = policy_keywords(options.model)
+    # With a reference also where it costs nothing to leave it: how far the model went is reported.
+    policy = policy_keywords(options.model) | {"reference": True}
     for name in ("kl_coef", "kl_target"):
         if (value := getattr(options, name)) is not None:
             policy[name] = value

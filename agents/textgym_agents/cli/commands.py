@@ -153,6 +153,12 @@ def train(
     prompt: Prompt = None,
     prompts: Prompts = None,
     reward: Reward = None,
+    reward_timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Seconds that a call of a reward may take; 0: no limit.", show_default="120"
+        ),
+    ] = None,
     env: Env = None,
     max_new_tokens: MaxNewTokens = None,
     timesteps: Annotated[
@@ -203,6 +209,7 @@ def train(
         "prompts": tuple(prompt or ()),
         "prompts_file": prompts,
         "rewards": tuple(reward or ()),
+        "reward_timeout": reward_timeout,
         "env": key_values(env or ()),
         "max_new_tokens": max_new_tokens,
         "model": model,
@@ -377,6 +384,58 @@ def export(
     where = f" in {out}" if out else ""
     print(f"{written}{where}: {episodes:,} episodes, {steps:,} steps.")
     print(f'Read it with minari.load_dataset("{written}").')
+
+
+@app.command("audit-reward")
+def audit_reward(
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help="Such as keywords:happy,love.")],
+    env_id: Annotated[str, typer.Option("--env", metavar="ID", help="Where texts are written.")],
+    model: Model = None,
+    tokenizer: Tokenizer = None,
+    prompt: Prompt = None,
+    prompts: Prompts = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env-arg", metavar="KEY=VALUE", help="Another argument of the environment."),
+    ] = None,
+    max_new_tokens: MaxNewTokens = None,
+    samples: Annotated[int, typer.Option(min=2, help="Texts that the model writes.")] = 256,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Also write the report as a page of HTML.")
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Find out what a reward pays for, before an agent does."""
+    from rich.console import Console
+
+    from textgym_agents.cli.catalogue import check_id
+    from textgym_agents.cli.options import EnvOptions, ModelOptions, key_values
+
+    options = EnvOptions(
+        check_id(env_id),
+        prompts=tuple(prompt or ()),
+        prompts_file=prompts,
+        rewards=(spec,),
+        max_new_tokens=max_new_tokens,
+        env=key_values(env or ()),
+    )
+    chosen = {"model": model, "tokenizer": tokenizer, "device": device}
+    models = ModelOptions(**{k: v for k, v in chosen.items() if v is not None})
+    with stopping(lambda: "stopped; nothing was written"), bad_input():
+        models.check()
+        options.keywords()
+        options.reward_objects()
+
+        # Only now: what follows takes seconds to import.
+        from textgym_agents.cli.auditing import audit_reward as audit_it
+        from textgym_agents.cli.auditing import show, write_page
+
+        report = audit_it(spec, options, models, samples=samples, seed=seed)
+        console = Console(highlight=False)
+        show(report, spec, options.id, console)
+        if out is not None:
+            console.print(f"Page: {write_page(report, spec, options.id, out)}", soft_wrap=True)
 
 
 @app.command()

@@ -30,6 +30,8 @@ class EnvOptions:
         prompts: texts to continue, for environments that take prompts.
         prompts_file: a text file (a prompt a line) or JSONL file of them.
         rewards: specifications such as ``"keywords:happy,love"``.
+        reward_timeout: seconds that one call of a reward may take; 0 is no limit. Rewards that keep
+            limits of their own (processes, services) are left to these.
         max_new_tokens: the budget of an episode; None for the task's own.
         env: further keyword arguments of the environment.
     """
@@ -38,6 +40,7 @@ class EnvOptions:
     prompts: tuple[str, ...] = ()
     prompts_file: str | None = None
     rewards: tuple[str, ...] = ()
+    reward_timeout: float = 120.0
     max_new_tokens: int | None = None
     env: dict[str, Any] = field(default_factory=dict)
 
@@ -66,7 +69,11 @@ class EnvOptions:
         """The rewards that the specifications name, each with its weight."""
         from textgym.rewards import from_spec
 
-        return [from_spec(spec) for spec in self.rewards]
+        rewards = [from_spec(spec) for spec in self.rewards]
+        for reward, _ in rewards:
+            if reward.timeout is None and not reward.keeps_time:
+                reward.timeout = self.reward_timeout or None
+        return rewards
 
 
 @dataclass(frozen=True)
@@ -147,7 +154,7 @@ class TrainOptions:
 
 
 # What may change when a run is resumed: how far and with what care, not what is learned.
-RESUMABLE = ("timesteps", "threads", "checkpoint_every", "eval_episodes")
+RESUMABLE = ("timesteps", "threads", "checkpoint_every", "eval_episodes", "reward_timeout")
 
 
 def train_options(given: Mapping[str, Any], stored: TrainOptions | None = None) -> TrainOptions:
@@ -178,7 +185,8 @@ def train_options(given: Mapping[str, Any], stored: TrainOptions | None = None) 
     for part, base in ((EnvOptions, stored.env), (ModelOptions, stored.model)):
         _check_unchanged(base, parts[part])
     _check_unchanged(stored, parts[TrainOptions])
-    return dataclasses.replace(stored, **parts[TrainOptions])
+    env = dataclasses.replace(stored.env, **parts[EnvOptions])
+    return dataclasses.replace(stored, env=env, **parts[TrainOptions])
 
 
 _OPTION_NAMES = {"prompts": "--prompt", "prompts_file": "--prompts", "rewards": "--reward"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import platform
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from textgym_agents.cli.options import TrainOptions
 from textgym_agents.cli.progress import DisplayWriter, Progress
 from textgym_agents.cli.run_folder import FAILED, FINISHED, INTERRUPTED, RUNNING, RunFolder
 from textgym_agents.cli.stopping import StopRequest
+from textgym_agents.sb3.alarms import Alarm, HackingAlarms, Watch
 from textgym_agents.sb3.callbacks import TextMetrics
 from textgym_agents.sb3.checkpoint import (
     CheckpointCallback,
@@ -178,10 +180,11 @@ class TrainingRun:
                 checkpoint=self._checkpoint,
             )
             every = CheckpointCallback(self.folder.checkpoints, options.checkpoint_every)
+            alarms = self._alarms(display)
             try:
                 agent.learn(
                     self._remaining(),
-                    callback=[TextMetrics(), every, progress],
+                    callback=[TextMetrics(), alarms, every, progress],
                     log_interval=1,
                     reset_num_timesteps=False,
                 )
@@ -192,6 +195,19 @@ class TrainingRun:
         if progress.stopped:
             self._salvage(INTERRUPTED)
         return not progress.stopped
+
+    def _alarms(self, display: TrainingDisplay) -> HackingAlarms:
+        record = self.folder.record
+        record.setdefault("alarms", [])
+        self.watch = Watch()
+        if "watch" in record:  # what was usual at first, before this run was resumed
+            self.watch.set_state(record["watch"])
+
+        def notify(alarm: Alarm) -> None:
+            record["alarms"].append(dataclasses.asdict(alarm))
+            display.note(f"ALARM ({alarm.name}) at {alarm.timesteps:,} tokens: {alarm.message}")
+
+        return HackingAlarms(notify, watch=self.watch)
 
     def _learned_all(self) -> bool:
         """After a run that was killed behind its last checkpoint: how long it took is lost."""
@@ -219,6 +235,7 @@ class TrainingRun:
             "timesteps": display.done,
             "train_seconds": round(seconds, 3),
             "tokens_per_s": round(display.tokens_per_second, 1),
+            "watch": self.watch.get_state(),
         }
 
     # ------------------------------------------------------------------ after
@@ -338,8 +355,19 @@ def show_results(folder: RunFolder, console: Console) -> None:
         f"{record['timesteps']:,} tokens in {record['train_seconds']:.0f} s of training "
         f"({record['tokens_per_s']:,.0f} tokens/s); KL to the base model "
         f"{record['kl_per_token']:.3f} nats a token.\n"
+        f"{_alarms_line(record)}"
         f"Model: {folder.model}\nCurves: tensorboard --logdir {folder.tensorboard}",
         soft_wrap=True,
+    )
+
+
+def _alarms_line(record: Mapping[str, Any]) -> str:
+    names = list(dict.fromkeys(alarm["name"] for alarm in record.get("alarms", ())))
+    if not names:
+        return ""
+    return (
+        f"Alarms: {', '.join(names)}. Read the texts above before you trust the reward; what each "
+        f"alarm means is in run.json under `alarms`.\n"
     )
 
 

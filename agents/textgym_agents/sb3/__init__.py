@@ -1,5 +1,6 @@
 """Stable-Baselines3's own agents on text: policy, buffer, environments, defaults, checkpoints."""
 
+from textgym_agents.sb3.alarms import Alarm, HackingAlarms, Watch
 from textgym_agents.sb3.callbacks import TextMetrics
 from textgym_agents.sb3.checkpoint import (
     CheckpointCallback,
@@ -14,12 +15,15 @@ from textgym_agents.sb3.rollout_buffer import TokenRolloutBuffer
 from textgym_agents.sb3.vec_env import TextVecEnv, make_vec_env
 
 __all__ = [
+    "Alarm",
     "CheckpointCallback",
     "EvaluationResult",
+    "HackingAlarms",
     "LMPolicy",
     "TextMetrics",
     "TextVecEnv",
     "TokenRolloutBuffer",
+    "Watch",
     "a2c_defaults",
     "evaluate",
     "latest_checkpoint",

@@ -7,12 +7,15 @@ from collections import defaultdict
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
+from textgym_agents.sb3.vec_env import TextVecEnv
+
 
 class TextMetrics(BaseCallback):
     """Records scores, reward components, lengths, texts and KL of each rollout.
 
     Scalars `rollout/score`, `rollout/reward/<name>`, `rollout/completion_tokens` (means over the
-    episodes that ended), `kl/per_token`, `kl/per_sequence`, `kl/k3_per_token` (nats) and `kl/coef`.
+    episodes that ended), `kl/per_token`, `kl/per_sequence`, `kl/k3_per_token` (nats) and `kl/coef`,
+    and what rewards have to tell besides (failures, a multiplier) under `reward/<name>/`.
     """
 
     def __init__(self) -> None:
@@ -42,3 +45,7 @@ class TextMetrics(BaseCallback):
             self.logger.record(name, float(np.mean(values)))
         for name, value in getattr(self.model.policy, "kl_stats", {}).items():
             self.logger.record(f"kl/{name}", value)
+        if isinstance(self.training_env, TextVecEnv):
+            for term in self.training_env.reward_terms:
+                for name, value in term.reward.figures().items():
+                    self.logger.record(f"reward/{term.name}/{name}", value)

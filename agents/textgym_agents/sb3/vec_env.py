@@ -14,7 +14,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
 import textgym  # noqa: F401  # registers the environments
-from textgym.wrappers import get_state, set_state
+from textgym.rewards.terms import RewardTerm
+from textgym.wrappers import get_state, reward_terms_of, set_state
 
 
 class TextVecEnv(VecEnv):
@@ -46,6 +47,11 @@ class TextVecEnv(VecEnv):
     def tokenizer(self) -> Any:
         """The environments' tokenizer."""
         return self.envs.unwrapped.tokenizer
+
+    @property
+    def reward_terms(self) -> list[RewardTerm]:
+        """The rewards paid on top of the score, with their names and weights."""
+        return reward_terms_of(self.envs)
 
     def reset(self) -> dict[str, NDArray[Any]]:
         """Start anew, with the seed set by `seed()` if there was one."""

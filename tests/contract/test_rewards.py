@@ -1,0 +1,150 @@
+"""What every reward promises, checked for each name that a specification may begin with."""
+
+import json
+import pickle
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import textgym  # noqa: F401  # registers the environments
+from textgym.envs.token_vector_env import TokenVectorEnv
+from textgym.episode import Episode, Instance
+from textgym.registration import REGISTRY, make_env
+from textgym.rewards import from_spec
+from textgym.rewards.specs import OWN, known_rewards
+from textgym.tokenization import Tokenizer
+
+TOKENIZER = Tokenizer.load()
+
+# A specification of each, as a person would write it. {folder} is the test's own.
+SPECS = {
+    "keywords": "keywords:the,red kite",
+    "length": "length:min=2,max=12",
+    "python": "python:{folder}/mine.py:vowels",
+    "repetition": "repetition:n=2",
+}
+
+GARBAGE = [
+    "",
+    " ",
+    "\n\n\t",
+    "a",
+    "the fox and the owl",
+    "The fox. The fox. The fox. The fox. The fox.",
+    "word " * 20_000,
+    "x" * 100_000,
+    "()[]{}<>*+?|^$\\" * 200,
+    '{"a": [1, 2, {"b": null}]',
+    "[" * 20_000,
+    "9" * 5_000,
+    "9**9**9**9",
+    "🦊🌙 ñ ß 漢字 e\u0301 \u202eesrever \u200b",
+    "\x00\x01\x1b[31m\r\n\x7f",
+    "\ud800 lone \udfff",
+    "\ufffd" * 50,
+    "%s %d {0} {prompt} ${HOME} `id` <script>alert(1)</script> ' OR 1=1 --",
+]
+
+
+def episodes():
+    instances = [
+        Instance(
+            "Say: the fox and the owl", target="the fox and the owl", data={"tests": "assert 1"}
+        ),
+        Instance("7 + 5 =", target="12", data={"tests": ["assert 1 + 1 == 2"]}),
+    ]
+    return [Episode.written(instances[i % 2], text, TOKENIZER) for i, text in enumerate(GARBAGE)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rewards")
+    (folder / "mine.py").write_text(
+        "def vowels(episodes):\n"
+        "    return [sum(c in 'aeiou' for c in e.completion_text[:99]) / 99 for e in episodes]\n"
+        "def one(episode):\n"
+        "    return min(1.0, len(episode.completion_text) / 100)\n"
+    )
+    (folder / "schema.json").write_text(json.dumps({"type": "object", "required": ["a"]}))
+    (folder / "greeting.lark").write_text('start: "hello" " " /[a-z]+/\n')
+    return folder
+
+
+@pytest.fixture(params=sorted(SPECS))
+def reward(request, folder):
+    made, _ = from_spec(SPECS[request.param].format(folder=folder))
+    made.bind(TOKENIZER, lambda batch: np.zeros(len(batch)))
+    made.set_learning(False)
+    yield made
+    if hasattr(made, "close"):
+        made.close()
+
+
+def test_every_own_reward_is_here():
+    assert set(SPECS) >= set(OWN)
+    assert set(OWN) <= set(known_rewards())
+
+
+@pytest.mark.filterwarnings("ignore::textgym.errors.RewardWarning")
+def test_garbage_is_data(reward):
+    low, high = reward.range
+    assert low < high
+    batch = episodes()
+    values = reward(batch)
+    assert values.dtype == np.float32
+    assert values.shape == (len(batch),)
+    assert np.isfinite(values).all()
+    assert low <= values.min()
+    assert values.max() <= high
+    alone = np.concatenate([reward([episode]) for episode in batch])
+    np.testing.assert_allclose(values, alone, rtol=1e-5, atol=1e-6)
+    assert reward([]).shape == (0,)
+
+
+def test_it_can_be_pickled_and_its_state_comes_back(reward):
+    other = pickle.loads(pickle.dumps(reward))
+    other.set_state(pickle.loads(pickle.dumps(reward.get_state())))
+    assert (other.name, other.range) == (reward.name, reward.range)
+    if hasattr(other, "close"):
+        other.close()
+
+
+@pytest.mark.filterwarnings("ignore::textgym.errors.RewardWarning")
+def test_the_same_single_batched_and_through_environments(reward):
+    task = REGISTRY["textgym/Translation-v0"].task
+    keywords = {"rewards": [(reward, 0.5)], "max_new_tokens": 6}
+    envs: TokenVectorEnv = gym.make_vec(
+        "textgym/Translation-v0",
+        num_envs=3,
+        vectorization_mode="vector_entry_point",
+        autoreset_mode="SAME_STEP",
+        **keywords,
+    )
+    envs.reset(seed=5)
+    single = make_env(task, **keywords)
+    single.reset(seed=5)
+    rng = np.random.default_rng(0)
+    total, of_single, records = np.zeros(3), 0.0, []
+    over = False
+    while len(records) < 6:
+        actions = rng.integers(300, 1000, 3)
+        _, rewards, terminated, _, infos = envs.step(actions)
+        total += rewards
+        if not over:
+            _, paid, over, _, info = single.step(int(actions[0]))
+            of_single += paid
+        for row in np.flatnonzero(terminated):
+            where = infos["final_info"]
+            record = where["episode_record"][row]
+            records.append(record)
+            value = float(reward([record])[0])
+            assert where["rewards"][reward.name][row] == pytest.approx(0.5 * value, abs=1e-6)
+            expected = where["rewards"]["score"][row] + 0.5 * value
+            assert total[row] == pytest.approx(expected, abs=1e-5)
+            total[row] = 0.0
+        if over:
+            first = next(r for r in records if r == info["episode_record"])
+            assert of_single == pytest.approx(
+                info["rewards"]["score"] + 0.5 * float(reward([first])[0]), abs=1e-5
+            )
