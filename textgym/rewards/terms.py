@@ -147,7 +147,7 @@ def evaluate(
     """`[B] float64`, the rewards of `episodes`, and an error naming the first faulty one.
 
     Should the batch fail, the episodes are tried one at a time: the faulty ones get 0, and all
-    others the reward they deserve.
+    others the reward they deserve. After one that takes too long the rest is not tried.
     """
     try:
         with _deadline(reward.timeout):
@@ -162,6 +162,8 @@ def evaluate(
                 values[i] = _values(reward, [episode])[0]
         except Exception as error:
             first = first or (i, error)
+            if isinstance(error, _TooLongError):
+                break
     position, cause = first or (0, whole)
     episode = episodes[position]
     where = (
@@ -180,7 +182,11 @@ def evaluate(
 
 
 class _BadValueError(Exception):
-    """A reward returned something that is not a reward, or nothing in time."""
+    """A reward returned something that is not a reward."""
+
+
+class _TooLongError(_BadValueError):
+    """A reward returned nothing in time."""
 
 
 @contextmanager
@@ -192,7 +198,7 @@ def _deadline(seconds: float | None) -> Iterator[None]:
         return
 
     def stop(*_: Any) -> None:
-        raise _BadValueError(f"it took longer than {seconds:g} s.")
+        raise _TooLongError(f"it took longer than {seconds:g} s.")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)

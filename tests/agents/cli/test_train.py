@@ -21,7 +21,7 @@ TOTAL = 1536  # 8 rollouts of 16 rows by 12 tokens
 
 # Rewards that a run meets with: each acts once, at its `AT`-th batch of episodes.
 REWARDS = """
-import os, signal
+import os, signal, time
 calls = 0
 
 def happy(episodes):
@@ -45,9 +45,15 @@ def kill(episodes):
 def fail(episodes):
     global calls
     calls += 1
-    if calls == int(os.environ.get("AT", 0)):
+    if calls < int(os.environ.get("AT", 10**9)):
+        return happy(episodes)
+    if os.environ["HOW"] == "raises":
         raise ZeroDivisionError("nothing to divide")
-    return happy(episodes)
+    if os.environ["HOW"] == "hangs":
+        while True:
+            time.sleep(0.01)
+    wrong = {"nan": [float("nan")] * len(episodes), "shape": [[1.0]], "none": None}
+    return wrong[os.environ["HOW"]]
 """
 
 
@@ -340,15 +346,30 @@ def test_killed_behind_the_last_checkpoint(finished, capsys):
     assert weights_of(folder) == before
 
 
-def test_a_reward_that_fails(arguments, rewards, tmp_path, monkeypatch, capsys):
-    folder = tmp_path / "failed"
+@pytest.mark.parametrize(
+    ("how", "problem"),
+    [
+        ("raises", "ZeroDivisionError: nothing to divide"),
+        ("hangs", "it took longer than 0.5 s"),
+        ("nan", "it returned nan"),
+        ("shape", "values of shape"),
+        ("none", "expected"),
+    ],
+)
+def test_a_reward_that_fails(arguments, rewards, tmp_path, monkeypatch, capsys, how, problem):
+    folder, undisturbed = tmp_path / "failed", tmp_path / "undisturbed"
     monkeypatch.setenv("AT", "50")
-    options = ("--reward", rewards("fail"), "--out", str(folder))
-    assert run(["train", *arguments, *options]) == 1
+    monkeypatch.setenv("HOW", how)
+    options = ("--reward", rewards("fail"), "--reward-timeout", "0.5")
+    assert run(["train", *arguments, *options, "--out", str(folder)]) == 1
     err = capsys.readouterr().err
-    assert_one_line(err, "fail", "nothing to divide", "--resume", "checkpoint")
+    assert_one_line(err, "`fail`", "for the completion '", problem, "--resume", "checkpoint")
     assert record_of(folder)["status"] == "failed"
-    assert run(["train", *arguments, *options, "--resume"]) == 0
+    # The checkpoint is intact: the run goes on as if nothing had happened.
+    monkeypatch.delenv("AT")
+    assert run(["train", *arguments, *options, "--out", str(folder), "--resume"]) == 0
+    assert run(["train", *arguments, *options, "--out", str(undisturbed)]) == 0
+    assert weights_of(folder) == weights_of(undisturbed)
 
 
 def test_a_full_disk(arguments, tmp_path, monkeypatch, capsys):
