@@ -10,6 +10,7 @@ import pytest
 import textgym  # noqa: F401  # registers the environments
 from textgym.envs.token_vector_env import TokenVectorEnv
 from textgym.episode import Episode, Instance
+from textgym.metrics import METRICS
 from textgym.registration import REGISTRY, make_env
 from textgym.rewards import from_spec
 from textgym.rewards.specs import OWN, known_rewards
@@ -19,6 +20,14 @@ TOKENIZER = Tokenizer.load()
 
 # A specification of each, as a person would write it. {folder} is the test's own.
 SPECS = {
+    **{name: name for name in METRICS},
+    "target": "target:rouge_l,name=close",
+    "novelty": "novelty:2",
+    "avoid": "avoid:the,fox",
+    "budget": "budget:4,cost=0.1",
+    "distinct": "distinct:2,window=8",
+    "loops": "loops",
+    "readability": "readability",
     "keywords": "keywords:the,red kite",
     "length": "length:min=2,max=12",
     "python": "python:{folder}/mine.py:vowels",

@@ -35,10 +35,21 @@ class Repetition(Reward):
 
     def value(self, text: str) -> float:
         """The reward of the completion `text`."""
-        words = text.casefold().split()
-        grams = list(zip(*(words[i:] for i in range(self.n)), strict=False))
+        grams = word_ngrams(text, self.n)
         return len(set(grams)) / len(grams) - 1.0 if grams else 0.0
 
     def __call__(self, episodes: Sequence[Episode]) -> NDArray[np.float32]:
         """`[B] float32`, in [-1, 0]."""
         return np.array([self.value(e.completion_text) for e in episodes], np.float32)
+
+
+def word_ngrams(text: str, n: int) -> list[tuple[str, ...]]:
+    """Every n words in a row of `text`, case ignored.
+
+    >>> word_ngrams("The red fox", 2)
+    [('the', 'red'), ('red', 'fox')]
+    """
+    words = text.casefold().split()
+    if len(words) < n:
+        return []
+    return list(zip(*(words[i:] for i in range(n)), strict=False))

@@ -17,10 +17,27 @@ ENTRY_POINTS = "textgym.rewards"
 
 # Names and classes, which are imported when they are asked for.
 OWN: dict[str, str] = {
+    "avoid": "textgym.rewards.avoidance:Avoid",
+    "bleu": "textgym.rewards.target:Bleu",
+    "budget": "textgym.rewards.budget:Budget",
+    "chrf": "textgym.rewards.target:Chrf",
+    "distinct": "textgym.rewards.distinct:Distinct",
+    "edit_similarity": "textgym.rewards.target:EditSimilarity",
+    "exact_match": "textgym.rewards.target:ExactMatch",
     "keywords": "textgym.rewards.keywords:Keywords",
     "length": "textgym.rewards.length:Length",
+    "loops": "textgym.rewards.loops:Loops",
+    "meteor": "textgym.rewards.target:Meteor",
+    "novelty": "textgym.rewards.novelty:Novelty",
     "python": "textgym.rewards.function:PythonReward",
+    "readability": "textgym.rewards.readability:Readability",
     "repetition": "textgym.rewards.repetition:Repetition",
+    "rouge1": "textgym.rewards.target:Rouge1",
+    "rouge2": "textgym.rewards.target:Rouge2",
+    "rouge_l": "textgym.rewards.target:RougeL",
+    "target": "textgym.rewards.target:Target",
+    "ter": "textgym.rewards.target:Ter",
+    "token_f1": "textgym.rewards.target:TokenF1",
 }
 
 
@@ -55,7 +72,7 @@ def from_spec(spec: str) -> tuple[Reward, float]:
             return _made_of_parts(name, kind, body.strip()), weight
         arguments = body.partition(":")[2].strip()
         return kind.from_arguments(arguments), weight
-    except (TypeError, ValueError) as error:
+    except (ImportError, TypeError, ValueError) as error:
         raise ValueError(f"reward {spec!r}: {error}") from error
 
 

@@ -96,7 +96,8 @@ def test_files_columns_and_template(tmp_path):
 @pytest.mark.parametrize("name", METRICS)
 def test_every_metric_by_name(name):
     task = DatasetTask([{"prompt": "p", "target": "a red fox ran"}], metric=name)
-    assert score(task, " a red fox ran") == 1.0
+    # METEOR's penalty for chunks is never quite 0: 0.5 (1 / 4)^3 of four words in one chunk.
+    assert score(task, " a red fox ran") == (1 - 1 / 128 if name == "meteor" else 1.0)
     assert 0.0 <= score(task, "\ud800" * 1000) < 0.1
 
 
