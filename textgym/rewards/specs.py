@@ -17,6 +17,7 @@ ENTRY_POINTS = "textgym.rewards"
 
 # Names and classes, which are imported when they are asked for.
 OWN: dict[str, str] = {
+    "answer": "textgym.rewards.answer:Answer",
     "avoid": "textgym.rewards.avoidance:Avoid",
     "bleu": "textgym.rewards.target:Bleu",
     "budget": "textgym.rewards.budget:Budget",
@@ -24,13 +25,18 @@ OWN: dict[str, str] = {
     "distinct": "textgym.rewards.distinct:Distinct",
     "edit_similarity": "textgym.rewards.target:EditSimilarity",
     "exact_match": "textgym.rewards.target:ExactMatch",
+    "format": "textgym.rewards.format:Format",
+    "grammar": "textgym.rewards.grammar:Grammar",
+    "json_schema": "textgym.rewards.json_schema:JSONSchema",
     "keywords": "textgym.rewards.keywords:Keywords",
+    "language": "textgym.rewards.language:Language",
     "length": "textgym.rewards.length:Length",
     "loops": "textgym.rewards.loops:Loops",
     "meteor": "textgym.rewards.target:Meteor",
     "novelty": "textgym.rewards.novelty:Novelty",
     "python": "textgym.rewards.function:PythonReward",
     "readability": "textgym.rewards.readability:Readability",
+    "regex": "textgym.rewards.regex:Regex",
     "repetition": "textgym.rewards.repetition:Repetition",
     "rouge1": "textgym.rewards.target:Rouge1",
     "rouge2": "textgym.rewards.target:Rouge2",
@@ -119,7 +125,7 @@ def _split_weight(spec: str) -> tuple[str, float]:
         ) from error
 
 
-_STARRED = ("regex",)
+_STARRED = ("json_schema", "regex")
 
 
 def _made_of_parts(name: str, kind: Any, body: str) -> Reward:
