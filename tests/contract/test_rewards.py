@@ -14,9 +14,11 @@ from textgym.metrics import METRICS
 from textgym.registration import REGISTRY, make_env
 from textgym.rewards import from_spec
 from textgym.rewards.specs import OWN, known_rewards
+from textgym.tasks.translation import TranslationTask
 from textgym.tokenization import Tokenizer
 
 TOKENIZER = Tokenizer.load()
+TASK = TranslationTask()
 
 # A specification of each, as a person would write it. {folder} is the test's own.
 SPECS = {
@@ -29,6 +31,17 @@ SPECS = {
     "json_schema": "json_schema:{folder}/schema.json",
     "language": "language:de,among=en|fr",
     "regex": r"regex:(?si).*(fox|owl)+.*",
+    "clip": "clip(repetition; low=-0.5; high=1)",
+    "constraint": "constraint(repetition; at_least=-0.1)",
+    "gate": "gate(keywords:fox; length:40; threshold=0.5)",
+    "minimum": "minimum(length:40; repetition*2)",
+    "normalize": "normalize(length:40; center=true; clip=5)",
+    "product": "product(length:40; keywords:fox)",
+    "redistribute": "redistribute(length:40; over=uniform)",
+    "schedule": "schedule(length:40; start=1; end=0; over=1000; unit=tokens; shape=cosine)",
+    "shaped": "shaped(keywords:fox; every=16)",
+    "sum": "sum(length:40*0.5; keywords:fox)",
+    "task-score": "task-score",
     "avoid": "avoid:the,fox",
     "budget": "budget:4,cost=0.1",
     "distinct": "distinct:2,window=8",
@@ -64,10 +77,9 @@ GARBAGE = [
 
 def episodes():
     instances = [
-        Instance(
-            "Say: the fox and the owl", target="the fox and the owl", data={"tests": "assert 1"}
-        ),
-        Instance("7 + 5 =", target="12", data={"tests": ["assert 1 + 1 == 2"]}),
+        # With what rewards by code look for.
+        Instance(drawn.prompt, drawn.target, {**drawn.data, "tests": ["assert 1 + 1 == 2"]})
+        for drawn in (TASK.sample(np.random.default_rng(seed)) for seed in range(2))
     ]
     return [Episode.written(instances[i % 2], text, TOKENIZER) for i, text in enumerate(GARBAGE)]
 
@@ -89,7 +101,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(params=sorted(SPECS))
 def reward(request, folder):
     made, _ = from_spec(SPECS[request.param].format(folder=folder))
-    made.bind(TOKENIZER, lambda batch: np.zeros(len(batch)))
+    made.bind(TOKENIZER, TASK.score_batch)
     made.set_learning(False)
     yield made
     if hasattr(made, "close"):

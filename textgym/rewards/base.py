@@ -105,7 +105,7 @@ class Reward(abc.ABC):
         """What it has learnt so far, its parts excepted, as plain data that can be pickled."""
         return {}
 
-    def set_own_state(self, state: dict[str, Any]) -> None:
+    def set_own_state(self, state: dict[str, Any]) -> None:  # noqa: B027  # nothing learnt
         """Return to what `own_state` gave."""
 
     def get_state(self) -> dict[str, Any]:

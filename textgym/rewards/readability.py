@@ -159,7 +159,7 @@ def count_units(text: str, language: str) -> tuple[int, int, int]:
 @cache
 def _hyphenation(language: str) -> Any:
     try:
-        import pyphen  # type: ignore[import-untyped]
+        import pyphen
     except ImportError as error:
         raise ImportError(
             '`Readability` needs Pyphen. Install it: pip install "textgym[rewards]"'

@@ -22,10 +22,13 @@ OWN: dict[str, str] = {
     "bleu": "textgym.rewards.target:Bleu",
     "budget": "textgym.rewards.budget:Budget",
     "chrf": "textgym.rewards.target:Chrf",
+    "clip": "textgym.rewards.combine:Clip",
+    "constraint": "textgym.rewards.lagrangian:Constraint",
     "distinct": "textgym.rewards.distinct:Distinct",
     "edit_similarity": "textgym.rewards.target:EditSimilarity",
     "exact_match": "textgym.rewards.target:ExactMatch",
     "format": "textgym.rewards.format:Format",
+    "gate": "textgym.rewards.combine:Gate",
     "grammar": "textgym.rewards.grammar:Grammar",
     "json_schema": "textgym.rewards.json_schema:JSONSchema",
     "keywords": "textgym.rewards.keywords:Keywords",
@@ -33,15 +36,23 @@ OWN: dict[str, str] = {
     "length": "textgym.rewards.length:Length",
     "loops": "textgym.rewards.loops:Loops",
     "meteor": "textgym.rewards.target:Meteor",
+    "minimum": "textgym.rewards.combine:Minimum",
+    "normalize": "textgym.rewards.normalize:Normalize",
     "novelty": "textgym.rewards.novelty:Novelty",
+    "product": "textgym.rewards.combine:Product",
     "python": "textgym.rewards.function:PythonReward",
     "readability": "textgym.rewards.readability:Readability",
+    "redistribute": "textgym.rewards.redistribute:Redistribute",
     "regex": "textgym.rewards.regex:Regex",
     "repetition": "textgym.rewards.repetition:Repetition",
     "rouge1": "textgym.rewards.target:Rouge1",
     "rouge2": "textgym.rewards.target:Rouge2",
     "rouge_l": "textgym.rewards.target:RougeL",
+    "schedule": "textgym.rewards.schedule:Schedule",
+    "shaped": "textgym.rewards.shaping:Shaped",
+    "sum": "textgym.rewards.combine:WeightedSum",
     "target": "textgym.rewards.target:Target",
+    "task-score": "textgym.rewards.task_score:TaskScore",
     "ter": "textgym.rewards.target:Ter",
     "token_f1": "textgym.rewards.target:TokenF1",
 }
@@ -55,8 +66,8 @@ def from_spec(spec: str) -> tuple[Reward, float]:
             is not 1. Arguments are those of the reward's class, by position or as ``key=value``,
             separated by commas; a few rewards read theirs otherwise (``keywords:happy,love``,
             ``regex:PATTERN``), as their docstrings say. Rewards made of others take these in
-            parentheses, separated by semicolons, options last: ``minimum(length:40; keywords:fox)``.
-            `known_rewards` lists the names.
+            parentheses, separated by semicolons, options last, as in
+            ``minimum(length:40; keywords:fox)``. `known_rewards` lists the names.
 
     Raises:
         ValueError: an unknown name (near matches are listed), or arguments that do not fit it.

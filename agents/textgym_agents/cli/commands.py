@@ -159,6 +159,13 @@ def train(
             min=0, help="Seconds that a call of a reward may take; 0: no limit.", show_default="120"
         ),
     ] = None,
+    redistribute: Annotated[
+        str | None,
+        typer.Option(
+            help="Spread scores of whole texts over tokens: last, uniform, turn or gain.",
+            show_default="left to the last token",
+        ),
+    ] = None,
     env: Env = None,
     max_new_tokens: MaxNewTokens = None,
     timesteps: Annotated[
@@ -210,6 +217,7 @@ def train(
         "prompts_file": prompts,
         "rewards": tuple(reward or ()),
         "reward_timeout": reward_timeout,
+        "redistribute": redistribute,
         "env": key_values(env or ()),
         "max_new_tokens": max_new_tokens,
         "model": model,

@@ -32,6 +32,8 @@ class EnvOptions:
         rewards: specifications such as ``"keywords:happy,love"``.
         reward_timeout: seconds that one call of a reward may take; 0 is no limit. Rewards that keep
             limits of their own (processes, services) are left to these.
+        redistribute: how scores of whole texts are spread over their tokens: ``"last"``,
+            ``"uniform"``, ``"turn"``, ``"gain"``; None leaves them to the last token.
         max_new_tokens: the budget of an episode; None for the task's own.
         env: further keyword arguments of the environment.
     """
@@ -41,6 +43,7 @@ class EnvOptions:
     prompts_file: str | None = None
     rewards: tuple[str, ...] = ()
     reward_timeout: float = 120.0
+    redistribute: str | None = None
     max_new_tokens: int | None = None
     env: dict[str, Any] = field(default_factory=dict)
 
@@ -63,6 +66,8 @@ class EnvOptions:
             keywords["prompts"] = self.prompts_file
         if self.max_new_tokens is not None:
             keywords["max_new_tokens"] = self.max_new_tokens
+        if self.redistribute is not None:
+            keywords["score_weight"] = 0.0  # paid by `reward_objects` instead
         return keywords
 
     def reward_objects(self) -> list[Any]:
@@ -70,10 +75,25 @@ class EnvOptions:
         from textgym.rewards import from_spec
 
         rewards = [from_spec(spec) for spec in self.rewards]
+        if self.redistribute is not None:
+            rewards = self._redistributed(rewards)
         for reward, _ in rewards:
             if reward.timeout is None and not reward.keeps_time:
                 reward.timeout = self.reward_timeout or None
         return rewards
+
+    def _redistributed(self, rewards: list[Any]) -> list[Any]:
+        from textgym.registration import REGISTRY
+        from textgym.rewards import Redistribute, TaskScore
+
+        weight = float(self.env.get("score_weight", 1.0))
+        if weight and REGISTRY[self.id].task_class().scored:
+            rewards = [(TaskScore(), weight), *rewards]
+        over = self.redistribute
+        return [
+            (r if r.per_token else Redistribute(r, over, name=r.name), weight)
+            for r, weight in rewards
+        ]
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from textgym_agents.sb3.checkpoint import (
     save_checkpoint,
 )
 from textgym_agents.sb3.evaluation import EvaluationResult
+from textgym_agents.sb3.hindsight import HindsightRewards, pays_late
 
 SAMPLES = 4
 EVALUATIONS = 10
@@ -181,10 +182,11 @@ class TrainingRun:
             )
             every = CheckpointCallback(self.folder.checkpoints, options.checkpoint_every)
             alarms = self._alarms(display)
+            late = [HindsightRewards()] if pays_late(self.envs) else []
             try:
                 agent.learn(
                     self._remaining(),
-                    callback=[TextMetrics(), alarms, every, progress],
+                    callback=[TextMetrics(), *late, alarms, every, progress],
                     log_interval=1,
                     reset_num_timesteps=False,
                 )

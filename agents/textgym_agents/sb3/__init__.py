@@ -10,6 +10,7 @@ from textgym_agents.sb3.checkpoint import (
 )
 from textgym_agents.sb3.defaults import a2c_defaults, ppo_defaults
 from textgym_agents.sb3.evaluation import EvaluationResult, evaluate
+from textgym_agents.sb3.hindsight import HindsightRewards
 from textgym_agents.sb3.policy import LMPolicy
 from textgym_agents.sb3.rollout_buffer import TokenRolloutBuffer
 from textgym_agents.sb3.vec_env import TextVecEnv, make_vec_env
@@ -19,6 +20,7 @@ __all__ = [
     "CheckpointCallback",
     "EvaluationResult",
     "HackingAlarms",
+    "HindsightRewards",
     "LMPolicy",
     "TextMetrics",
     "TextVecEnv",

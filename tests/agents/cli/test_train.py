@@ -372,6 +372,18 @@ def test_a_reward_that_fails(arguments, rewards, tmp_path, monkeypatch, capsys, 
     assert weights_of(folder) == weights_of(undisturbed)
 
 
+@pytest.mark.parametrize("over", ["uniform", "last", "gain"])
+def test_scores_of_whole_texts_spread_over_tokens(arguments, rewards, tmp_path, over):
+    options = ("--reward", f"{rewards('happy')}*2", "--eval-episodes", "16", "--timesteps", "192")
+    for name, more in (("plain", ()), ("spread", ("--redistribute", over))):
+        folder = tmp_path / name
+        assert run(["train", *arguments, *options, *more, "--out", str(folder)]) == 0
+    # The same texts before training are paid the same in total, under the same names.
+    plain, spread = (record_of(tmp_path / name) for name in ("plain", "spread"))
+    assert spread["rewards_before"] == pytest.approx(plain["rewards_before"])
+    assert spread["reward_before"] == pytest.approx(plain["reward_before"])
+
+
 def test_a_full_disk(arguments, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "full"
 
