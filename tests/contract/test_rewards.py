@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import gymnasium as gym
 import numpy as np
@@ -39,9 +41,14 @@ SPECS = {
     "product": "product(length:40; keywords:fox)",
     "redistribute": "redistribute(length:40; over=uniform)",
     "schedule": "schedule(length:40; start=1; end=0; over=1000; unit=tokens; shape=cosine)",
-    "shaped": "shaped(keywords:fox; every=16)",
+    "shaped": "shaped(keywords:fox; every=512)",
     "sum": "sum(length:40*0.5; keywords:fox)",
     "task-score": "task-score",
+    "code": "code:{folder}/mine.py:one,timeout=5",
+    "maths": "maths:last_line,plain=true",
+    "unit_test": "python:{folder}/mine.py:checked",  # tests cannot be given in a specification
+    "http": "http:{url}/score,low=0,high=1",
+    "judge": "judge:{url}/v1,model=small",
     "avoid": "avoid:the,fox",
     "budget": "budget:4,cost=0.1",
     "distinct": "distinct:2,window=8",
@@ -77,8 +84,7 @@ GARBAGE = [
 
 def episodes():
     instances = [
-        # With what rewards by code look for.
-        Instance(drawn.prompt, drawn.target, {**drawn.data, "tests": ["assert 1 + 1 == 2"]})
+        Instance(drawn.prompt, drawn.target, drawn.data)
         for drawn in (TASK.sample(np.random.default_rng(seed)) for seed in range(2))
     ]
     return [Episode.written(instances[i % 2], text, TOKENIZER) for i, text in enumerate(GARBAGE)]
@@ -92,15 +98,49 @@ def folder(tmp_path_factory):
         "    return [sum(c in 'aeiou' for c in e.completion_text[:99]) / 99 for e in episodes]\n"
         "def one(episode):\n"
         "    return min(1.0, len(episode.completion_text) / 100)\n"
+        "def checked():\n"
+        "    from textgym.rewards.unit_test import UnitTest\n"
+        "    return UnitTest(tests=['assert 1 + 1 == 2'], timeout=1.0)\n"
+        "checked = checked()\n"
     )
     (folder / "schema.json").write_text(json.dumps({"type": "object", "required": ["a"]}))
     (folder / "greeting.lark").write_text('start: "hello" " " /[a-z]+/\n')
     return folder
 
 
+class Service(BaseHTTPRequestHandler):
+    """Scores episodes by their length, and answers chats with such a score."""
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if "episodes" in asked:
+            said = {"rewards": [len(e["completion"]) % 7 / 7 for e in asked["episodes"]]}
+        else:
+            # The tags around the texts hold a hash of them: a stable number, as the score is.
+            score = 1 + len(asked["messages"][-1]["content"]) % 9
+            said = {"choices": [{"message": {"content": f"Fair. Score: {score}"}}]}
+        data = json.dumps(said).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def url():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
 @pytest.fixture(params=sorted(SPECS))
-def reward(request, folder):
-    made, _ = from_spec(SPECS[request.param].format(folder=folder))
+def reward(request, folder, url, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    made, _ = from_spec(SPECS[request.param].replace("{folder}", str(folder)).replace("{url}", url))
     made.bind(TOKENIZER, TASK.score_batch)
     made.set_learning(False)
     yield made

@@ -23,6 +23,7 @@ OWN: dict[str, str] = {
     "budget": "textgym.rewards.budget:Budget",
     "chrf": "textgym.rewards.target:Chrf",
     "clip": "textgym.rewards.combine:Clip",
+    "code": "textgym.rewards.code:Code",
     "constraint": "textgym.rewards.lagrangian:Constraint",
     "distinct": "textgym.rewards.distinct:Distinct",
     "edit_similarity": "textgym.rewards.target:EditSimilarity",
@@ -30,11 +31,14 @@ OWN: dict[str, str] = {
     "format": "textgym.rewards.format:Format",
     "gate": "textgym.rewards.combine:Gate",
     "grammar": "textgym.rewards.grammar:Grammar",
+    "http": "textgym.rewards.http_reward:HTTP",
     "json_schema": "textgym.rewards.json_schema:JSONSchema",
+    "judge": "textgym.rewards.judge:Judge",
     "keywords": "textgym.rewards.keywords:Keywords",
     "language": "textgym.rewards.language:Language",
     "length": "textgym.rewards.length:Length",
     "loops": "textgym.rewards.loops:Loops",
+    "maths": "textgym.rewards.maths:Maths",
     "meteor": "textgym.rewards.target:Meteor",
     "minimum": "textgym.rewards.combine:Minimum",
     "normalize": "textgym.rewards.normalize:Normalize",
@@ -55,6 +59,7 @@ OWN: dict[str, str] = {
     "task-score": "textgym.rewards.task_score:TaskScore",
     "ter": "textgym.rewards.target:Ter",
     "token_f1": "textgym.rewards.target:TokenF1",
+    "unit_test": "textgym.rewards.unit_test:UnitTest",
 }
 
 
