@@ -1,11 +1,13 @@
-"""The registered environments."""
+"""The registered environments and rewards."""
 
 from __future__ import annotations
 
 import inspect
 
 from textgym.errors import near_matches
+from textgym.metrics import METRICS
 from textgym.registration import REGISTRY
+from textgym.rewards.specs import OWN, known_rewards, reward_class
 from textgym_agents.cli.errors import CommandError
 
 
@@ -47,3 +49,30 @@ def demonstrates(env_id: str) -> bool:
     from textgym import Task
 
     return REGISTRY[env_id].task_class().solve is not Task.solve
+
+
+def reward_lines() -> list[str]:
+    """A line for each reward that a specification may name."""
+    summaries = {name: _reward_summary(name) for name in known_rewards()}
+    width = max(map(len, summaries))
+    return [f"{name:{width}}  {summary}" for name, summary in summaries.items()]
+
+
+def reward_page(name: str) -> list[str]:
+    """The documentation of a reward: how it is written, its arguments, what maximises it.
+
+    Raises:
+        ValueError: there is none of that name (near matches are listed), or a package is missing.
+    """
+    if name not in known_rewards():
+        raise ValueError(f"unknown reward {name!r}; {near_matches(name, known_rewards())}")
+    found = reward_class(name)
+    return [f"{name}: {found.__module__}.{found.__name__}", "", inspect.getdoc(found) or ""]
+
+
+def _reward_summary(name: str) -> str:
+    if name in METRICS:
+        return (inspect.getdoc(METRICS[name]) or "").partition("\n")[0]
+    if name in OWN:  # the others may take seconds to import
+        return (inspect.getdoc(reward_class(name)) or "").partition("\n")[0]
+    return "needs the agents: see `textgym rewards " + name + "`"

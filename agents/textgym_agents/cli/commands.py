@@ -96,6 +96,19 @@ def list_environments(
         print(f"{row['id']:{width}}  {row['summary']}")
 
 
+@app.command("rewards")
+def list_rewards(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Show all there is to know of it.")
+    ] = None,
+) -> None:
+    """List the rewards that --reward takes."""
+    from textgym_agents.cli.catalogue import reward_lines, reward_page
+
+    with bad_input():
+        print("\n".join(reward_lines() if name is None else reward_page(name)))
+
+
 @app.command()
 def play(
     env_id: Id,
