@@ -1,4 +1,4 @@
-"""The README's Python blocks run as written, with fewer steps."""
+"""The Python blocks of the README and of the guides run as written, with fewer steps."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [
+    pytest.param(block, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, block in enumerate(
+        re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    )
+]
 
 
-def test_there_are_three():
-    assert len(BLOCKS) == 3
+def test_the_readme_has_three():
+    assert sum(block.id.startswith("README") for block in BLOCKS) == 3
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_block(number, tmp_path):
-    code, replaced = re.subn(r"learn\(200_000", "learn(1_000", BLOCKS[number])
+@pytest.mark.parametrize("block", BLOCKS)
+def test_block(block, tmp_path):
+    code, replaced = re.subn(r"learn\(\d+_000", "learn(1_000", block)
     assert replaced == ("learn" in code)
     done = subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning:textgym", "-c", code],
@@ -35,8 +41,9 @@ def test_block(number, tmp_path):
         assert (tmp_path / "my-model" / "model.safetensors").is_file()
 
 
-def test_links_lead_somewhere():
-    links = re.findall(r"\]\(([^)#]+)\)", README)
-    assert links
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
     for link in links:
-        assert (ROOT / link).exists(), link
+        if "://" not in link:
+            assert (page.parent / link).exists(), link
