@@ -171,6 +171,16 @@ class TokenEnv(gym.Env[Observation, np.int64]):
         return masks
 
     @property
+    def score_weight(self) -> float:
+        """Weight of the task's score in the reward."""
+        return self._rows.score_weight
+
+    @property
+    def max_episode_steps(self) -> int | None:
+        """Steps after which an episode is cut off; None is no limit."""
+        return self._rows.max_episode_steps
+
+    @property
     def reward_terms(self) -> list[RewardTerm]:
         """The rewards that this environment itself adds, with their names and weights."""
         return self._rows.reward_terms

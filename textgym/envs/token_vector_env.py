@@ -119,13 +119,14 @@ class TokenVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         if max_episode_steps is not None:
             check_positive_int("max_episode_steps", max_episode_steps, "None is no limit.")
         self.max_episode_steps = max_episode_steps
+        self.score_weight = float(score_weight)
         self.autoreset_mode = autoreset_mode_of(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = check_render_mode(render_mode, RENDER_MODES)
         self.copy = bool(copy)
         self._mask = ActionMask(self.tokenizer, min_new_tokens, banned_tokens)
         self._ledger = Ledger(
-            task, float(score_weight), reward_terms(rewards), self.num_envs, self.tokenizer
+            task, self.score_weight, reward_terms(rewards), self.num_envs, self.tokenizer
         )
         self._make_spaces(max_positions)
         self._make_rows()

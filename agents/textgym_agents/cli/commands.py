@@ -1,4 +1,4 @@
-"""The commands and their options."""
+"""The commands about environments and the models that learn in them."""
 
 from __future__ import annotations
 
@@ -9,55 +9,23 @@ from typing import Annotated, Any
 
 import typer
 
-from textgym_agents.cli.errors import CommandError, Stopped, bad_input, stopping
-
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Text environments for reinforcement learning, and language models that learn in them.",
+from textgym_agents.cli.app import (
+    Device,
+    Env,
+    Id,
+    MaxNewTokens,
+    Model,
+    Prompt,
+    Prompts,
+    Reward,
+    Temperature,
+    Tokenizer,
+    TopK,
+    TopP,
+    app,
+    thread_count,
 )
-
-Id = Annotated[str, typer.Argument(metavar="ID", help="An environment; see `textgym list`.")]
-Prompt = Annotated[
-    list[str] | None,
-    typer.Option("--prompt", metavar="TEXT", help="A text to continue. Can be repeated."),
-]
-Prompts = Annotated[
-    str | None,
-    typer.Option("--prompts", metavar="FILE", help="Texts to continue: one a line, or JSONL."),
-]
-Reward = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--reward",
-        metavar="SPEC",
-        help="A reward to add, such as keywords:happy,love or length:80. Can be repeated.",
-    ),
-]
-Env = Annotated[
-    list[str] | None,
-    typer.Option("--env", metavar="KEY=VALUE", help="A further argument of the environment."),
-]
-MaxNewTokens = Annotated[
-    int | None, typer.Option(min=1, help="Tokens of an episode; the task's own by default.")
-]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        metavar="MODEL",
-        help="`bundled`, a folder of Hugging Face files, or a hub id.",
-        show_default="bundled",
-    ),
-]
-Tokenizer = Annotated[
-    str | None,
-    typer.Option(metavar="PATH", help="A tokenizer, where it is not the model's own."),
-]
-Temperature = Annotated[float | None, typer.Option(help="Of sampling.", show_default="1.0")]
-TopK = Annotated[int | None, typer.Option(help="Of sampling; 0 is off.", show_default="0")]
-TopP = Annotated[float | None, typer.Option(help="Of sampling; 1 is off.", show_default="1.0")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or auto.", show_default="auto")]
+from textgym_agents.cli.errors import CommandError, Stopped, bad_input, stopping
 
 
 def _version(asked: bool) -> None:
@@ -94,19 +62,6 @@ def list_environments(
     width = max(len(row["id"]) for row in rows)
     for row in rows:
         print(f"{row['id']:{width}}  {row['summary']}")
-
-
-@app.command("rewards")
-def list_rewards(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Show all there is to know of it.")
-    ] = None,
-) -> None:
-    """List the rewards that --reward takes."""
-    from textgym_agents.cli.catalogue import reward_lines, reward_page
-
-    with bad_input():
-        print("\n".join(reward_lines() if name is None else reward_page(name)))
 
 
 @app.command()
@@ -407,58 +362,6 @@ def export(
     print(f'Read it with minari.load_dataset("{written}").')
 
 
-@app.command("audit-reward")
-def audit_reward(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help="Such as keywords:happy,love.")],
-    env_id: Annotated[str, typer.Option("--env", metavar="ID", help="Where texts are written.")],
-    model: Model = None,
-    tokenizer: Tokenizer = None,
-    prompt: Prompt = None,
-    prompts: Prompts = None,
-    env: Annotated[
-        list[str] | None,
-        typer.Option("--env-arg", metavar="KEY=VALUE", help="Another argument of the environment."),
-    ] = None,
-    max_new_tokens: MaxNewTokens = None,
-    samples: Annotated[int, typer.Option(min=2, help="Texts that the model writes.")] = 256,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    out: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Also write the report as a page of HTML.")
-    ] = None,
-    device: Device = None,
-) -> None:
-    """Find out what a reward pays for, before an agent does."""
-    from rich.console import Console
-
-    from textgym_agents.cli.catalogue import check_id
-    from textgym_agents.cli.options import EnvOptions, ModelOptions, key_values
-
-    options = EnvOptions(
-        check_id(env_id),
-        prompts=tuple(prompt or ()),
-        prompts_file=prompts,
-        rewards=(spec,),
-        max_new_tokens=max_new_tokens,
-        env=key_values(env or ()),
-    )
-    chosen = {"model": model, "tokenizer": tokenizer, "device": device}
-    models = ModelOptions(**{k: v for k, v in chosen.items() if v is not None})
-    with stopping(lambda: "stopped; nothing was written"), bad_input():
-        models.check()
-        options.keywords()
-        options.reward_objects()
-
-        # Only now: what follows takes seconds to import.
-        from textgym_agents.cli.auditing import audit_reward as audit_it
-        from textgym_agents.cli.auditing import show, write_page
-
-        report = audit_it(spec, options, models, samples=samples, seed=seed)
-        console = Console(highlight=False)
-        show(report, spec, options.id, console)
-        if out is not None:
-            console.print(f"Page: {write_page(report, spec, options.id, out)}", soft_wrap=True)
-
-
 @app.command()
 def evaluate(
     env_id: Id,
@@ -516,12 +419,3 @@ def evaluate(
         print(json.dumps(report, indent=2, allow_nan=False))
         return
     print("\n".join(lines(report)))
-
-
-def thread_count(text: str) -> int | None:
-    """The number that `--threads` gives, None for `auto`."""
-    if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise CommandError(f"--threads: expected a number from 1 on, or auto, got {text!r}.")
-    return int(text)

@@ -76,7 +76,7 @@ def test_list_json(command):
     }
 
 
-def test_list_is_fast_and_imports_no_torch():
+def test_list_imports_no_torch():
     code = (
         "import sys\n"
         "from textgym_agents.cli.entry import run\n"
@@ -84,14 +84,9 @@ def test_list_is_fast_and_imports_no_torch():
         "heavy = {'torch', 'transformers', 'stable_baselines3', 'tensorboard'}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        seconds.append(time.perf_counter() - start)
-        assert done.returncode == 0, done.stderr
-        assert done.stderr.strip() == "[]"
-    assert min(seconds) < 1.5
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip() == "[]"
 
 
 def test_list_into_a_closed_pipe_is_quiet():
