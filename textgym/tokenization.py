@@ -187,7 +187,7 @@ class Tokenizer:
             # Lone surrogates, which no UTF-8 has, are what the backend refuses.
             text = text.encode("utf-8", "replace").decode()
             ids = self.backend.encode(text, add_special_tokens=special_tokens).ids
-        if special_tokens and len(ids) > 1 and ids[-1] == self.eos_token_id:
+        if special_tokens and (len(ids) > 1 or not text) and ids[-1:] == [self.eos_token_id]:
             del ids[-1]  # some templates close the text; a prompt is there to be continued
         return ids
 

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
-from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from textgym.envs.contexts import Observation
@@ -18,6 +18,7 @@ from textgym.rewards.base import Reward, RewardFunction
 from textgym.rewards.terms import RewardTerm, TermPayer
 from textgym.wrappers.ending import ended
 from textgym.wrappers.snapshots import Snapshots
+from textgym.wrappers.vector import TokenVectorWrapper
 
 
 def AddReward(  # named as the class it makes
@@ -152,7 +153,7 @@ class SingleAddReward(
 
 class VectorAddReward(
     Snapshots,
-    VectorWrapper[Observation, NDArray[np.int64], Observation, NDArray[np.int64], NDArray[Any]],
+    TokenVectorWrapper,
     RecordConstructorArgs,
 ):
     """Adds a reward to a vector environment; see `AddReward`."""
@@ -170,7 +171,7 @@ class VectorAddReward(
         RecordConstructorArgs.__init__(
             self, reward=reward, name=name, weight=weight, _disable_deepcopy=True
         )
-        VectorWrapper.__init__(self, env)
+        TokenVectorWrapper.__init__(self, env)
         if not isinstance(env.unwrapped, TokenVectorEnv):
             raise TypeError(
                 f"`env` must be a `TokenVectorEnv`, got {env.unwrapped!r}. Use "

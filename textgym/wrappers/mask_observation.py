@@ -8,13 +8,14 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict
 from gymnasium.utils import RecordConstructorArgs
-from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from textgym.envs.contexts import Observation
 from textgym.envs.infos import Infos
 from textgym.wrappers.snapshots import Snapshots
+from textgym.wrappers.vector import TokenVectorWrapper
 
 
 def MaskObservation(  # named as the class it makes
@@ -66,7 +67,7 @@ class SingleMaskObservation(
 
 class VectorMaskObservation(
     Snapshots,
-    VectorWrapper[Observation, NDArray[np.int64], Observation, NDArray[np.int64], NDArray[Any]],
+    TokenVectorWrapper,
     RecordConstructorArgs,
 ):
     """Adds the action masks to the observations of a vector environment; see `MaskObservation`.
@@ -81,7 +82,7 @@ class VectorMaskObservation(
         key: str = "action_mask",
     ) -> None:
         RecordConstructorArgs.__init__(self, key=key)
-        VectorWrapper.__init__(self, env)
+        TokenVectorWrapper.__init__(self, env)
         self._key = key
         ones = _all_allowed(env.single_action_space)
         self._ones = np.tile(ones, (env.num_envs, 1))

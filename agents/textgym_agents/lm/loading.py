@@ -1,4 +1,4 @@
-"""Loading a causal language model and its tokenizer, with errors that say which and what to do."""
+"""Loading a language model and its tokenizer, with errors that say which and what to do."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 import torch
@@ -15,6 +16,9 @@ from torch import nn
 from textgym import Tokenizer
 
 BUNDLED = Path(__file__).resolve().parent.parent / "bundled"
+
+# Files of SentencePiece tokenizers, which `tokenizers` does not read.
+_PIECES = ("*.spm", "*spiece.model", "sentencepiece*.model")
 
 _HTTP_LIBRARIES = ("httpx", "httpcore", "httpx2", "httpcore2", "requests", "urllib3")
 
@@ -49,11 +53,11 @@ class ModelSpec:
 
     def build(self) -> tuple[nn.Module, Tokenizer | None]:
         """A model of this configuration, its weights still random, and its tokenizer."""
-        from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+        from transformers import AutoConfig, GenerationConfig
 
         data = json.loads(self.config)
         config = AutoConfig.for_model(data.pop("model_type"), **data)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = _auto_class(config).from_config(config, dtype=torch.float32)
         if self.generation_config:
             model.generation_config = GenerationConfig.from_dict(json.loads(self.generation_config))
         return model, self.build_tokenizer()
@@ -101,11 +105,20 @@ def load_tokenizer(source: ModelSource) -> Tokenizer | None:
     if isinstance(source, ModelSpec):
         return source.build_tokenizer()
     path = model_path(source)
+    if path is not None and not (path / "tokenizer.json").is_file():
+        pieces = sorted(f.name for pattern in _PIECES for f in path.glob(pattern))
+        if pieces:
+            raise ValueError(
+                f"tokenizer: {path} has only {', '.join(pieces)} and no tokenizer.json. Save a "
+                "fast tokenizer there with `AutoTokenizer.from_pretrained(...)"
+                ".save_pretrained(folder)` (T5, mBART), or take another model where there is none "
+                "(Marian)."
+            )
     return Tokenizer.load(os.fspath(source) if path is None else path)
 
 
 def load_model(source: ModelSource, *, trust_remote_code: bool = False) -> nn.Module:
-    """The causal language model that `source` names, in float32 on the CPU.
+    """The language model that `source` names, causal or encoder-decoder, in float32 on the CPU.
 
     Args:
         source: ``"bundled"``, a folder, a hub id, a module (copied, not shared) or a `ModelSpec`.
@@ -114,7 +127,7 @@ def load_model(source: ModelSource, *, trust_remote_code: bool = False) -> nn.Mo
     Raises:
         FileNotFoundError: no such folder, or no such model on the hub.
         ConnectionError: the hub could not be reached.
-        ValueError: not a causal language model, or unreadable files.
+        ValueError: not a language model that writes, or unreadable files.
     """
     if isinstance(source, nn.Module):
         return copy.deepcopy(source).float()
@@ -126,24 +139,32 @@ def load_model(source: ModelSource, *, trust_remote_code: bool = False) -> nn.Mo
             f"got {type(source).__name__}."
         )
     path = model_path(source)
-    from transformers import AutoModelForCausalLM  # seconds to import: only when needed
+    from transformers import AutoConfig  # seconds to import: only when needed
     from transformers.utils import logging
 
+    name = os.fspath(source if path is None else path)
+    common = {"local_files_only": path is not None, "trust_remote_code": trust_remote_code}
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # a line of noise for a model that loads in no time
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            os.fspath(source if path is None else path),
-            # An update of 1e-5 vanishes in bfloat16: the weights that learn are float32.
-            dtype=torch.float32,
-            local_files_only=path is not None,
-            trust_remote_code=trust_remote_code,
+        config = AutoConfig.from_pretrained(name, **common)
+        # An update of 1e-5 vanishes in bfloat16: the weights that learn are float32.
+        return _auto_class(config).from_pretrained(
+            name, config=config, dtype=torch.float32, **common
         )
     except Exception as error:
         raise _explained(error, os.fspath(source), path) from error
     finally:
         if bars:
             logging.enable_progress_bar()
+
+
+def _auto_class(config: Any) -> Any:
+    """The class that loads a model of this configuration."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    encoder_decoder = getattr(config, "is_encoder_decoder", False)
+    return AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM
 
 
 def _explained(error: Exception, name: str, path: Path | None) -> Exception:
@@ -155,15 +176,17 @@ def _explained(error: Exception, name: str, path: Path | None) -> Exception:
         chain = chain.__cause__ or chain.__context__
     kinds = {type(e).__name__ for e in seen}
     text = " ".join(str(e) for e in seen)
-    if "Unrecognized configuration class" in text or "AutoModelForCausalLM" in first:
+    if "Unrecognized configuration class" in text or "AutoModelFor" in first:
         return ValueError(
-            f"model: {name} is not a causal language model. Expected an architecture that "
-            "`AutoModelForCausalLM` loads, such as GPT-2 or Llama."
+            f"model: {name} is not a causal language model, nor an encoder-decoder one. Expected "
+            "an architecture that `AutoModelForCausalLM` loads, such as GPT-2 or Llama, or "
+            "`AutoModelForSeq2SeqLM`, such as T5."
         )
     if path is not None:
         return ValueError(
             f"model: {name} cannot be loaded: {first} Expected a folder that "
-            "`AutoModelForCausalLM.from_pretrained` reads."
+            "`AutoModelForCausalLM.from_pretrained` or `AutoModelForSeq2SeqLM.from_pretrained` "
+            "reads."
         )
     if kinds & {"RepositoryNotFoundError", "GatedRepoError"}:
         return FileNotFoundError(

@@ -108,6 +108,11 @@ class SlotCache:
     """
 
     def __init__(self, model: Any, num_rows: int, context_size: int) -> None:
+        if getattr(model, "needs_prompt_lengths", False):
+            raise ValueError(
+                "encoder-decoder models decode by `Seq2SeqSlots`, which must know where prompts "
+                "end. Take a causal model, or SB3's PPO or A2C."
+            )
         self.model = model
         self.num_rows = num_rows
         self.context_size = context_size

@@ -1,38 +1,32 @@
-"""`LMPolicy`: a causal language model as the policy of Stable-Baselines3's own PPO and A2C."""
+"""`LMPolicy`: a language model as the policy of Stable-Baselines3's own PPO and A2C."""
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from textgym import Tokenizer
 from textgym_agents.lm import (
-    CausalLM,
+    LanguageModel,
     ModelSource,
-    ModelSpec,
     SamplingRule,
-    SlotCache,
-    load_model,
-    load_tokenizer,
+    WithoutAdapter,
+    lora_options,
     pack_support,
-    parameter_count,
     sample,
     token_log_probs,
 )
-from textgym_agents.sb3.defaults import WarmedUpRate, suggested_learning_rate
 from textgym_agents.sb3.packed import PackedBatch
+from textgym_agents.sb3.policy_model import ModelPolicy, check_spaces
 
 # Pools of slots kept at once: one for each caller and shape, the least recently used dropped.
 _MAX_POOLS = 4
@@ -43,8 +37,8 @@ _SCORE_TOKENS = 8_192
 _WHOLE_TOKENS, _PART_TOKENS = 8_192, 2_048
 
 
-class LMPolicy(ActorCriticPolicy):
-    """Writes with a Hugging Face causal language model, token by token.
+class LMPolicy(ModelPolicy):
+    """Writes with a Hugging Face language model, causal or encoder-decoder, token by token.
 
     Each observation is the whole context, and the policy is a pure function of it; that it feeds
     the model only what is new is an optimisation (see `SlotCache`) no caller can notice.
@@ -54,7 +48,11 @@ class LMPolicy(ActorCriticPolicy):
             and `action_mask` where the mask wrapper is on.
         action_space: `Discrete(V)`.
         lr_schedule: learning rate by remaining progress.
-        model: ``"bundled"``, a folder, a hub id, a module (copied) or a `ModelSpec`.
+        model: ``"bundled"``, a folder, a hub id, a module (copied) or a `ModelSpec`. An
+            encoder-decoder model reads the prompt with its encoder; with SB3's PPO and A2C it
+            wants `rollout_buffer_class=Seq2SeqRolloutBuffer`, and tasks of a single turn.
+        lora: train a LoRA adapter instead of the model: a dict of what `peft.LoraConfig` takes,
+            or True for peft's defaults. The reference is then the model with the adapter off.
         temperature, top_k, top_p: the rule tokens are sampled by, see `SamplingRule`.
         kl_coef: weight of the per-token reward ``-kl_coef * (log pi - log p_ref)``, with the
             model as it was at the start as the reference; 0 for none.
@@ -79,6 +77,7 @@ class LMPolicy(ActorCriticPolicy):
         lr_schedule: Schedule,
         model: ModelSource = "bundled",
         *,
+        lora: Mapping[str, Any] | bool | None = None,
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
@@ -92,7 +91,7 @@ class LMPolicy(ActorCriticPolicy):
         use_sde: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
-        _check_spaces(observation_space, action_space)
+        check_spaces(observation_space, action_space)
         if use_sde:
             raise ValueError("`use_sde` is for continuous actions; text has none. Leave it False.")
         if kl_coef < 0 or (kl_target is not None and kl_target <= 0):
@@ -115,6 +114,7 @@ class LMPolicy(ActorCriticPolicy):
             optimizer_kwargs=dict(optimizer_kwargs or {}),
         )
         self.rule = SamplingRule(temperature, top_k, top_p)
+        self.lora = lora_options(lora)
         self.kl_target = kl_target
         self.with_reference = reference if reference is not None else kl_coef > 0
         self.value_scale = value_scale
@@ -123,12 +123,15 @@ class LMPolicy(ActorCriticPolicy):
         self.lr_schedule = lr_schedule
         self.context_size = int(observation_space["input_ids"].shape[0])
         self.vocab_size = int(action_space.n)
+        remaining = observation_space.spaces.get("remaining")
+        self.max_new_tokens = None if remaining is None else int(remaining.high.max())
         # A buffer: saved and loaded with the weights, as it changes while learning.
         self.register_buffer("kl_coef", torch.tensor(float(kl_coef), dtype=torch.float64))
         self.kl_stats: dict[str, float] = {}
-        self._pools: OrderedDict[tuple[str, int, int], SlotCache] = OrderedDict()
+        self._pools: OrderedDict[tuple[str, int, int], Any] = OrderedDict()
         self._stale = True
-        self._versions = -1
+        self._seen_state: tuple[int, bool] | None = None
+        self._forwarded = False
         self._missing: Exception | None = None
         try:
             loaded, tokenizer = self._open(model)
@@ -142,76 +145,6 @@ class LMPolicy(ActorCriticPolicy):
             return
         self._install(loaded, tokenizer)
 
-    # ------------------------------------------------------------------ construction
-    def _open(self, source: ModelSource) -> tuple[nn.Module, Tokenizer | None]:
-        tokenizer = load_tokenizer(source)
-        self._check_tokenizer(tokenizer, source)
-        return load_model(source, trust_remote_code=self.trust_remote_code), tokenizer
-
-    def _check_tokenizer(self, tokenizer: Tokenizer | None, source: ModelSource) -> None:
-        expected = getattr(self.action_space, "tokenizer_hash", None)
-        if tokenizer is None or expected is None or tokenizer.hash == expected:
-            return
-        name = source if isinstance(source, str) else tokenizer.name
-        raise ValueError(
-            f"the model {name} was trained with another tokenizer ({tokenizer.vocab_size} tokens) "
-            f"than the environment uses ({self.vocab_size} tokens). Give the environment the "
-            f"model's: `make_vec_env(..., tokenizer={str(name)!r})`, or on the command line "
-            "`--tokenizer`."
-        )
-
-    def _install(self, model: nn.Module, tokenizer: Tokenizer | None) -> None:
-        self.lm = CausalLM(model, self.vocab_size, self.context_size)
-        # Listed once: walking the modules at every step costs more than the comparison.
-        self._weights = tuple(self.lm.parameters())
-        self.tokenizer = tokenizer
-        self.value_head = nn.Linear(self.lm.hidden_size, 1)
-        nn.init.zeros_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
-        self.reference: nn.Module | None = None
-        if self.with_reference:
-            self.reference = copy.deepcopy(self.lm).requires_grad_(False).eval()
-        self._missing = None
-        size = parameter_count(model)
-        schedule = getattr(self.lr_schedule, "value_schedule", self.lr_schedule)
-        if isinstance(schedule, WarmedUpRate):
-            schedule.resolve(size)
-        elif self.lr_schedule(1.0) > 10 * suggested_learning_rate(size):
-            warnings.warn(
-                f"a learning rate of {self.lr_schedule(1.0):.1e} is likely to destroy a model of "
-                f"{size:,} parameters; about {suggested_learning_rate(size):.0e} is usual. "
-                "`**ppo_defaults(envs)` sets this and more.",
-                stacklevel=4,
-            )
-        self._make_optimizer()
-
-    def _make_optimizer(self) -> None:
-        # In an order that never depends on how the policy came about: an optimizer's state is
-        # saved by position.
-        parts = [getattr(self, name) for name in ("lm", "value_head") if hasattr(self, name)]
-        trained = [p for part in parts for p in part.parameters() if p.requires_grad]
-        rate = self.lr_schedule(1)
-        self.optimizer = self.optimizer_class(trained, lr=rate, **self.optimizer_kwargs)
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {
-            "observation_space": self.observation_space,
-            "action_space": self.action_space,
-            "lr_schedule": self.lr_schedule,
-            "model": self._spec(),
-            "temperature": self.rule.temperature,
-            "top_k": self.rule.top_k,
-            "top_p": self.rule.top_p,
-            "kl_coef": float(self.kl_coef),
-            "kl_target": self.kl_target,
-            "reference": self.with_reference,
-            "value_scale": self.value_scale,
-            "chunk_tokens": self.chunk_tokens,
-            "optimizer_class": self.optimizer_class,
-            "optimizer_kwargs": self.optimizer_kwargs,
-            "trust_remote_code": self.trust_remote_code,
-        }
-
     # ------------------------------------------------------------------ acting
     def forward(
         self, obs: PyTorchObs, deterministic: bool = False
@@ -222,6 +155,7 @@ class LMPolicy(ActorCriticPolicy):
             actions `[B] int64`, values `[B, 1]` and log-probs `[B]` of the distribution sampled
             from, in nats.
         """
+        self._forwarded = True
         return self.act(obs, deterministic)
 
     def act(
@@ -281,27 +215,34 @@ class LMPolicy(ActorCriticPolicy):
     def _hidden(self, obs: PyTorchObs, caller: str) -> Tensor:
         """`[B, d]` at the last token of each context."""
         self._require_model()
-        ids = obs["input_ids"].long()
-        lengths = obs["attention_mask"].sum(dim=1).cpu().numpy().astype(np.int64)
         if torch.is_grad_enabled():  # a warm cache under autograd gives wrong gradients
             self._stale = True
-            hidden = self.lm.hidden_states(ids[:, : int(lengths.max())])
-            rows = torch.arange(len(ids), device=ids.device)
-            return hidden[rows, torch.from_numpy(lengths - 1).to(ids.device)]
+            return self._full_hidden(obs)
+        ids = obs["input_ids"].long()
+        lengths = obs["attention_mask"].sum(dim=1).cpu().numpy().astype(np.int64)
+        prompts = self._prompt_lengths(obs)
+        given = () if prompts is None else (prompts.cpu().numpy(),)
         if not self.lm.incremental:
-            return self.lm.last_hidden(ids, lengths)
-        versions = sum(p._version for p in self._weights)
-        if self._stale or versions != self._versions:
+            return self.lm.last_hidden(ids, lengths, *given)
+        state = self.lm.state
+        if self._stale or state != self._seen_state:
             for pool in self._pools.values():
                 pool.clear()
-            self._stale, self._versions = False, versions
-        return self._pool(caller, *ids.shape).last_hidden(ids, lengths)
+            self._stale, self._seen_state = False, state
+        return self._pool(caller, *ids.shape).last_hidden(ids, lengths, *given)
 
-    def _pool(self, caller: str, num_rows: int, context_size: int) -> SlotCache:
+    def _prompt_lengths(self, obs: PyTorchObs) -> Tensor | None:
+        """`[B] int64`, where an encoder stops reading; None for a model without one."""
+        if not self.lm.needs_prompt_lengths:
+            return None
+        written = self.max_new_tokens - obs["remaining"].long().flatten()
+        return obs["attention_mask"].sum(dim=1).long() - written
+
+    def _pool(self, caller: str, num_rows: int, context_size: int) -> Any:
         key = (caller, num_rows, context_size)
         pool = self._pools.get(key)
         if pool is None or pool.device != self.lm.device:
-            pool = self._pools[key] = SlotCache(self.lm, num_rows, context_size)
+            pool = self._pools[key] = self.lm.slots(num_rows, context_size)
         self._pools.move_to_end(key)
         while len(self._pools) > _MAX_POOLS:
             self._pools.popitem(last=False)
@@ -323,6 +264,7 @@ class LMPolicy(ActorCriticPolicy):
             self._stale = True
         actions = actions.long().flatten()
         if isinstance(obs, PackedBatch):
+            self._check_prompts_are_known(obs)
             hidden, support = self._trained_hidden(obs), obs.support
         else:
             hidden = self._full_hidden(obs)
@@ -338,10 +280,23 @@ class LMPolicy(ActorCriticPolicy):
         log_probs, entropies = self._log_probs(self.lm, hidden, actions, support)
         return self._values(hidden), log_probs, entropies
 
+    def _check_prompts_are_known(self, batch: PackedBatch) -> None:
+        # SB3's rollouts begin in the middle of episodes; whole episodes show where prompts end.
+        if (
+            self.lm.needs_prompt_lengths
+            and self._forwarded
+            and not hasattr(batch, "prompt_lengths")
+        ):
+            raise ValueError(
+                "an encoder-decoder model must know where prompts end, and this rollout buffer "
+                "does not say. Use `rollout_buffer_class=Seq2SeqRolloutBuffer`."
+            )
+
     def _full_hidden(self, obs: PyTorchObs) -> Tensor:
         ids, lengths = obs["input_ids"].long(), obs["attention_mask"].sum(dim=1).long()
-        hidden = self.lm.hidden_states(ids[:, : int(lengths.max())])
-        return hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
+        width = int(lengths.max())
+        index = torch.arange(len(ids), device=ids.device) * width + lengths - 1
+        return self.lm.states(ids[:, :width], index, self._prompt_lengths(obs))
 
     def _trained_hidden(self, batch: PackedBatch) -> Tensor:
         """As `_packed_hidden`, for an update: in bounded memory."""
@@ -356,13 +311,21 @@ class LMPolicy(ActorCriticPolicy):
         return torch.cat(parts)
 
     @staticmethod
-    def _packed_hidden(lm: CausalLM, batch: PackedBatch) -> Tensor:
+    def _packed_hidden(lm: LanguageModel | WithoutAdapter, batch: PackedBatch) -> Tensor:
         """`[n, d]` at the n states of `batch`: one forward a segment, gathered before the head."""
-        hidden = lm.hidden_states(batch.input_ids)  # [S, T, d]
-        return hidden.flatten(0, 1)[batch.index]
+        prompts = getattr(batch, "prompt_lengths", None)
+        if prompts is None:
+            # Only encoder-decoder models read them: where each segment's first state ends.
+            counts = torch.tensor(batch.counts, device=batch.index.device)
+            prompts = batch.index[counts.cumsum(0) - counts] % batch.input_ids.shape[1] + 1
+        return lm.states(batch.input_ids, batch.index, prompts)
 
     def _log_probs(
-        self, lm: CausalLM, hidden: Tensor, actions: Tensor, support: Tensor | None
+        self,
+        lm: LanguageModel | WithoutAdapter,
+        hidden: Tensor,
+        actions: Tensor,
+        support: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         return token_log_probs(
             hidden,
@@ -409,69 +372,7 @@ class LMPolicy(ActorCriticPolicy):
     def train(self, mode: bool = True) -> LMPolicy:
         """Switch modes; the reference never trains."""
         super().train(mode)
-        if getattr(self, "reference", None) is not None:
-            self.reference.eval()
+        reference = getattr(self, "reference", None)
+        if isinstance(reference, LanguageModel):  # not a copy of its own with an adapter
+            reference.eval()
         return self
-
-    # ------------------------------------------------------------------ saving
-    def _require_model(self) -> None:
-        if self._missing is not None:
-            raise self._missing
-
-    def _spec(self) -> ModelSpec:
-        """Enough to build the model without its folder."""
-        self._require_model()
-        return ModelSpec.of(self.lm.model, self.tokenizer)
-
-    def get_extra_state(self) -> dict[str, str]:
-        """Configuration and tokenizer, so that loading works when the model's folder is gone."""
-        return {} if self._missing is not None else dict(vars(self._spec()))
-
-    def set_extra_state(self, state: dict[str, str]) -> None:
-        """Nothing to do: `load_state_dict` reads it before the weights."""
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """As in torch; builds the model first where its folder was gone, and drops the cache."""
-        if self._missing is not None:
-            spec = state_dict.get("_extra_state")
-            if not spec:
-                raise self._missing
-            self._install(*ModelSpec(**spec).build())
-        self.invalidate_cache()
-        return super().load_state_dict(state_dict, *args, **kwargs)
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write the model as ordinary Hugging Face files, tokenizer and sampling rule included."""
-        self._require_model()
-        path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        model = self.lm.model
-        if getattr(model, "generation_config", None) is not None:
-            settings = copy.deepcopy(model.generation_config)
-            settings.do_sample = True
-            settings.temperature = self.rule.temperature
-            settings.top_k = self.rule.top_k
-            settings.top_p = self.rule.top_p
-            eos_token_id = getattr(self.action_space, "eos_token_id", None)
-            if eos_token_id is not None:
-                settings.eos_token_id = eos_token_id
-            previous, model.generation_config = model.generation_config, settings
-            try:
-                model.save_pretrained(path)
-            finally:
-                model.generation_config = previous
-        else:
-            model.save_pretrained(path)
-        if self.tokenizer is not None:
-            self.tokenizer.save(path)
-
-
-def _check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
-    keys = getattr(observation_space, "spaces", {})
-    if "input_ids" not in keys or "attention_mask" not in keys:
-        raise ValueError(
-            "LMPolicy needs observations with `input_ids` and `attention_mask`, got "
-            f"{observation_space}. Make the environment with `make_vec_env` or `gym.make`."
-        )
-    if not isinstance(action_space, spaces.Discrete):
-        raise ValueError(f"LMPolicy needs a Discrete action space, got {action_space}.")

@@ -15,10 +15,12 @@ import pytest
 
 from textgym_agents.lm import load_model
 
-T5 = {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "vocab_size": 8}
+VIT = {"model_type": "vit", "architectures": ["ViTForImageClassification"]}
+T5 = {"model_type": "t5", "vocab_size": 8, "d_model": 4, "num_layers": 1, "num_heads": 1}
 GPT2 = {"model_type": "gpt2", "vocab_size": 8, "n_embd": 4, "n_layer": 1, "n_head": 1}
 REPOSITORIES = {
-    "owner/encoder-decoder": {"config.json": json.dumps(T5)},
+    "owner/images": {"config.json": json.dumps(VIT)},
+    "owner/no-encoder-weights": {"config.json": json.dumps(T5)},
     "owner/no-weights": {"config.json": json.dumps(GPT2)},
     "owner/empty": {},
 }
@@ -57,7 +59,8 @@ class Hub(BaseHTTPRequestHandler):
 
 
 CASES = {
-    "owner/encoder-decoder": ("ValueError", "is not a causal language model", "GPT-2 or Llama"),
+    "owner/images": ("ValueError", "is not a causal language model", "GPT-2 or Llama", "T5"),
+    "owner/no-encoder-weights": ("ValueError", "cannot be loaded"),
     "owner/no-weights": ("ValueError", "cannot be loaded", "'owner/no-weights'"),
     "owner/empty": ("ValueError", "cannot be loaded", "'owner/empty'"),
     "owner/nmae": ("FileNotFoundError", "the hub has no (public) model", "Check the spelling"),
@@ -127,12 +130,13 @@ def folder_with(tmp_path, config):
 @pytest.mark.parametrize(
     ("config", "part"),
     [
-        (json.dumps(T5), "is not a causal language model"),
+        (json.dumps(VIT), "is not a causal language model, nor an encoder-decoder one"),
+        (json.dumps(T5), "cannot be loaded"),
         (json.dumps(GPT2), "cannot be loaded"),
         (json.dumps({"model_type": "nonesuch"}), "cannot be loaded"),
         ("{", "cannot be loaded"),
     ],
-    ids=["encoder-decoder", "no weights", "unknown architecture", "not JSON"],
+    ids=["images", "no encoder weights", "no weights", "unknown architecture", "not JSON"],
 )
 def test_folders_that_cannot_be_loaded(tmp_path, config, part):
     folder = folder_with(tmp_path, config)
