@@ -18,6 +18,7 @@ class TokenSpace(Discrete):
         n: the number of tokens V.
         tokenizer_hash: `Tokenizer.hash` of the tokenizer the ids belong to.
         eos_token_id: the token that ends a turn.
+        max_turns: the most turns an episode can have.
         seed: as in `Discrete`.
     """
 
@@ -27,11 +28,13 @@ class TokenSpace(Discrete):
         *,
         tokenizer_hash: str,
         eos_token_id: int,
+        max_turns: int = 1,
         seed: int | np.random.Generator | None = None,
     ) -> None:
         super().__init__(n, seed=seed)
         self.tokenizer_hash = tokenizer_hash
         self.eos_token_id = eos_token_id
+        self.max_turns = max_turns
 
     def __eq__(self, other: Any) -> bool:
         return super().__eq__(other) and (

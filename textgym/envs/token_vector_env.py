@@ -157,6 +157,7 @@ class TokenVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
             size,
             tokenizer_hash=self.tokenizer.hash,
             eos_token_id=self.tokenizer.eos_token_id,
+            max_turns=self.task.max_turns,
         )
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)

@@ -66,6 +66,8 @@ def build_agent(options: TrainOptions, envs: Any) -> OnPolicyAlgorithm:
     for name in ("kl_coef", "kl_target"):
         if (value := getattr(options, name)) is not None:
             policy[name] = value
+    if options.lora is not None:
+        policy["lora"] = {"r": options.lora, "lora_alpha": 2 * options.lora}
     keywords = defaults(envs, learning_rate=options.learning_rate)
     with _model_must_load():
         return algorithm(

@@ -153,6 +153,14 @@ def train(
     kl_target: Annotated[
         float | None, typer.Option(help="Adapt that cost to this KL, in nats a text.")
     ] = None,
+    lora: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="RANK",
+            help="Train a LoRA adapter of this rank instead of the whole model.",
+        ),
+    ] = None,
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -201,6 +209,7 @@ def train(
         "learning_rate": learning_rate,
         "kl_coef": kl_coef,
         "kl_target": kl_target,
+        "lora": lora,
         "threads": thread_count(threads),
         "checkpoint_every": checkpoint_every,
         "eval_episodes": eval_episodes,

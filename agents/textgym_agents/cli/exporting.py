@@ -111,6 +111,7 @@ def _log_probs(lm: Any, episode: Episode) -> NDArray[np.float32]:
     ids = torch.tensor(episode.input_ids, device=lm.device)
     own = torch.tensor(episode.completion_mask[1:], device=lm.device)
     with torch.no_grad():
-        hidden = lm.hidden_states(ids[None])[0, :-1][own]  # [N, d]
+        index = own.nonzero()[:, 0]  # the states that the tokens were chosen in
+        hidden = lm.states(ids[None], index, index[:1] + 1)  # [N, d]
         found: NDArray[np.float32] = token_log_probs(hidden, lm.head, ids[1:][own])[0].cpu().numpy()
     return found

@@ -151,6 +151,7 @@ class TrainOptions:
     learning_rate: float | None = None
     kl_coef: float | None = None
     kl_target: float | None = None
+    lora: int | None = None
     threads: int | None = None
     checkpoint_every: int = 50_000
     eval_episodes: int = 256

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
@@ -81,7 +81,7 @@ def model_work(model: nn.Module, *, rows: int, length: int) -> Callable[[], None
     """A small share of training `model`: forwards of a token a row, and one update's backward.
 
     Args:
-        model: a causal language model of `transformers`.
+        model: a language model of `transformers`.
         rows: of the vector env.
         length: tokens of a context.
 
@@ -95,14 +95,18 @@ def model_work(model: nn.Module, *, rows: int, length: int) -> Callable[[], None
     packed = torch.ones(max(1, 1024 // length), length, dtype=torch.int64, device=device)
     parameters = [p for p in model.parameters() if p.requires_grad]
 
+    def logits(tokens: Any) -> Any:
+        both = getattr(model.config, "is_encoder_decoder", False)
+        more = {"decoder_input_ids": tokens} if both else {}
+        return model(input_ids=tokens, use_cache=False, **more).logits
+
     def work() -> None:
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             with torch.no_grad():
                 for _ in range(16):
-                    model(input_ids=decoded, use_cache=False)
-            logits = model(input_ids=packed, use_cache=False).logits
-            loss = logits.float().logsumexp(-1).mean()
+                    logits(decoded)
+            loss = logits(packed).float().logsumexp(-1).mean()
             torch.autograd.grad(loss, parameters, allow_unused=True)
 
     return work

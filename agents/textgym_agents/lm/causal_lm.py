@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from textgym_agents.lm.language_model import LanguageModel, disable_dropout
+from textgym_agents.lm.lean import LeanBody, lean_body
 from textgym_agents.lm.log_probs import Head
 from textgym_agents.lm.lora import Adapter
 from textgym_agents.lm.slot_cache import SlotCache
@@ -40,6 +42,11 @@ class CausalLM(LanguageModel):
         *,
         adapter: Adapter | None = None,
     ) -> None:
+        if getattr(model.config, "is_encoder_decoder", False):
+            raise ValueError(
+                f"{type(model).__name__} is an encoder-decoder model, and here a causal one is "
+                "needed, such as GPT-2 or Llama."
+            )
         super().__init__(model, vocab_size, context_size, adapter=adapter)
         config = self.config
         self.num_layers = int(config.num_hidden_layers)
@@ -50,6 +57,7 @@ class CausalLM(LanguageModel):
         accepted = inspect.signature(self.base.forward).parameters
         self._takes = {name: name in accepted for name in ("position_ids", "past_key_values")}
         self._additive_mask = getattr(config, "_attn_implementation", "sdpa") == "eager"
+        self.lean = True
         self._check_against_model()
 
     # ------------------------------------------------------------------ the model's parts
@@ -91,6 +99,11 @@ class CausalLM(LanguageModel):
             use_cache=True,
         ).last_hidden_state
 
+    def lean_body(self) -> LeanBody | None:
+        """A forward of the same in fewer operations, see `lm/lean.py`; None where there is none."""
+        wide = self.model.get_output_embeddings().weight.dtype != torch.float32
+        return lean_body(self.model, self.context_size) if self.lean and not wide else None
+
     def decode_mask(self, positions: Tensor, length: int) -> Tensor:
         """`[B, 1, q, L]`, True where the token at `positions [B, q]` may look."""
         columns = torch.arange(length, device=positions.device)
@@ -116,3 +129,11 @@ class CausalLM(LanguageModel):
             schedule.append(np.full(3, max(1, context - 1)))
             schedule.append(np.full(3, context))  # in lockstep, without a mask
         return ids, logits.float().log_softmax(dim=-1), None, schedule
+
+    def _probe(self, *trial: Any) -> str | None:
+        """As for any model; a lean forward that is wrong is not used."""
+        reason = super()._probe(*trial)
+        if reason and self.lean_body() is not None:
+            self.lean = False
+            reason = super()._probe(*trial)
+        return reason

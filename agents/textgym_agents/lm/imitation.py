@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: a causal language model learns to write what an oracle writes.
+"""Supervised fine-tuning: a language model learns to write what an oracle writes.
 
 The loss is on the agent's own tokens alone; prompts and a task's replies are context.
 """
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from textgym import Episode, Task, Tokenizer
 from textgym.demonstrations import demonstrate
 from textgym.seeding import Split, instance_rng
-from textgym_agents.lm.causal_lm import CausalLM
+from textgym_agents.lm.language_model import LanguageModel
 from textgym_agents.lm.log_probs import token_log_probs
+from textgym_agents.lm.seq2seq_slots import ONE_PROMPT
 
 # Labels that count for nothing, as `cross_entropy` and Hugging Face models have them.
 IGNORED = -100
@@ -57,24 +58,38 @@ def batches(episodes: Iterable[Episode], batch_size: int) -> Iterator[Batch]:
             yield collate(parts[i])
 
 
-def imitation_loss(lm: CausalLM, tokens: Tensor, labels: Tensor) -> Tensor:
+def imitation_loss(lm: LanguageModel, tokens: Tensor, labels: Tensor) -> Tensor:
     """Mean negative log-likelihood of the labelled tokens, nats a token.
 
     Args:
         lm: the language model.
         tokens: `[B, T] int64`.
         labels: `[B, T] int64`, `IGNORED` where a token counts for nothing.
+
+    Raises:
+        ValueError: an encoder-decoder model, and labels in several turns.
     """
     wanted = labels[:, 1:] != IGNORED
-    # Right padding: causal attention never looks there, so no mask is needed. Logits are made
-    # only where a label stands, which in a dialogue is seldom.
-    hidden = lm.hidden_states(tokens)[:, :-1][wanted]  # [n, d]
+    # Logits are made only where a label stands, which in a dialogue is seldom.
+    index = torch.nonzero(torch.nn.functional.pad(wanted, (0, 1)).flatten())[:, 0]
+    prompts = _prompt_lengths(wanted) if lm.needs_prompt_lengths else None
+    hidden = lm.states(tokens, index, prompts)  # [n, d]
     log_probs, _ = token_log_probs(hidden, lm.head, labels[:, 1:][wanted])
     return -log_probs.mean()
 
 
+def _prompt_lengths(wanted: Tensor) -> Tensor:
+    """`[B] int64`, where an encoder stops reading: before the first token with a label."""
+    first = wanted.long().argmax(dim=1)
+    last = wanted.shape[1] - 1 - wanted.flip(1).long().argmax(dim=1)
+    count = wanted.sum(dim=1)
+    if ((count > 0) & (last - first + 1 != count)).any():
+        raise ValueError(ONE_PROMPT)
+    return first + 1
+
+
 @torch.no_grad()
-def held_out_loss(lm: CausalLM, held_out: Sequence[Batch]) -> float:
+def held_out_loss(lm: LanguageModel, held_out: Sequence[Batch]) -> float:
     """Mean loss over all labelled tokens of `held_out`, nats a token."""
     total, count = 0.0, 0
     for tokens, labels in held_out:
@@ -97,7 +112,7 @@ def warmup_cosine(step: int, steps: int, *, warmup: float = 0.05, floor: float =
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def adamw(lm: CausalLM, learning_rate: float, weight_decay: float = 0.01) -> torch.optim.AdamW:
+def adamw(lm: LanguageModel, learning_rate: float, weight_decay: float = 0.01) -> torch.optim.AdamW:
     """AdamW as language models are trained with it: vectors have no weight decay."""
     parameters = [p for p in lm.parameters() if p.requires_grad]
     groups = [
@@ -108,7 +123,7 @@ def adamw(lm: CausalLM, learning_rate: float, weight_decay: float = 0.01) -> tor
 
 
 def fit(
-    lm: CausalLM,
+    lm: LanguageModel,
     stream: Iterable[Batch],
     optimizers: Sequence[torch.optim.Optimizer],
     *,

@@ -7,6 +7,7 @@ what is new: one token as a rule, a whole prompt after a reset, a reply in a dia
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 _BLOCK = 64
 # A prefill of many long contexts goes in parts of about this many tokens, to bound its memory.
 _PREFILL_TOKENS = 16_384
+# Contexts remembered as having come once.
+_MOST_SEEN = 100_000
 
 
 class _Write:
@@ -98,6 +101,49 @@ class _SlotLayer(CacheLayerMixin):
         return -1
 
 
+Known = tuple[list[tuple[Tensor, Tensor]], Tensor]  # keys and values a layer, last hidden state
+
+
+class PromptStore:
+    """Keys and values of contexts that came more than once, the last used ones.
+
+    Args:
+        most_tokens: of all contexts kept, together.
+    """
+
+    def __init__(self, most_tokens: int = 16_384) -> None:
+        self.most_tokens = most_tokens
+        self._known: OrderedDict[bytes, tuple[int, Known]] = OrderedDict()
+        self._tokens = 0
+        self._seen: set[int] = set()
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._known
+
+    def __getitem__(self, key: bytes) -> Known:
+        self._known.move_to_end(key)
+        return self._known[key][1]
+
+    def offer(self, key: bytes, known: Known, length: int, *, again: bool) -> None:
+        """Keep a copy of `known`, if the context has come before or comes `again` now."""
+        if not again and hash(key) not in self._seen:
+            if len(self._seen) >= _MOST_SEEN:
+                self._seen.clear()
+            self._seen.add(hash(key))
+            return
+        layers, hidden = known
+        copied = [(keys.clone(), values.clone()) for keys, values in layers], hidden.clone()
+        self._known[key] = (length, copied)
+        self._tokens += length
+        while self._tokens > self.most_tokens:
+            self._tokens -= self._known.popitem(last=False)[1][0]
+
+    def clear(self) -> None:
+        """Forget them, for the weights have changed."""
+        self._known.clear()
+        self._tokens = 0
+
+
 class SlotCache:
     """Keys and values of `num_rows` contexts, one slot each.
 
@@ -121,14 +167,19 @@ class SlotCache:
         self.cache = Cache(layers=[_SlotLayer(self) for _ in range(model.num_layers)])
         self.all_rows = torch.arange(num_rows, device=self.device)
         self.write: Any = None
+        self.lean = model.lean_body() if self.device.type == "cpu" else None
+        self._changed = False
+        self._prompts = PromptStore()
         self.cached_ids = np.zeros((num_rows, context_size), dtype=np.int64)
         self.cached_lengths = np.zeros(num_rows, dtype=np.int64)
         self._columns = np.arange(context_size)
         self._hidden = torch.zeros(0)
 
     def clear(self) -> None:
-        """Forget every context; the memory is kept."""
+        """Forget every context, for the weights have changed; the memory is kept."""
         self.cached_lengths[:] = 0
+        self._changed = True
+        self._prompts.clear()
 
     @torch.no_grad()
     def last_hidden(self, input_ids: Tensor, lengths: NDArray[np.int64]) -> Tensor:
@@ -145,6 +196,9 @@ class SlotCache:
         known[differs | (lengths < known)] = 0
         new = lengths - known
         self._ensure(int(lengths.max()))
+        if self._changed and self.lean is not None:
+            self.lean.refresh()
+        self._changed = False
         try:
             self._advance(input_ids, lengths, new)
         except BaseException:
@@ -160,6 +214,18 @@ class SlotCache:
             blocks = -(-longest // _BLOCK) * _BLOCK
             self.capacity = min(blocks, self.context_size) + 1
 
+    def _body(
+        self, tokens: Tensor, *, position_ids: Tensor, attention_mask: Tensor | None, cache: Cache
+    ) -> Tensor:
+        body = self.model.body if self.lean is None else self.lean
+        return body(tokens, position_ids=position_ids, attention_mask=attention_mask, cache=cache)
+
+    def _mask(self, positions: Tensor, length: int) -> Tensor:
+        if self.lean is None:
+            return self.model.decode_mask(positions, length)
+        columns = torch.arange(length, device=self.device)
+        return columns <= positions[:, None, :, None]
+
     def _advance(self, input_ids: Tensor, lengths: NDArray[np.int64], new: NDArray) -> None:
         known = self.cached_lengths
         one = (new == 1) & (known > 0)
@@ -173,8 +239,8 @@ class SlotCache:
         more = np.flatnonzero((new > 0) & ~one)
         fresh = more[known[more] == 0]
         longer = more[known[more] > 0]
-        for rows in _parts(fresh, lengths):
-            self._prefill(rows, input_ids, lengths)
+        if fresh.size:
+            self._begin(fresh, input_ids, lengths)
         for rows in _parts(longer, lengths):
             self._extend(rows, input_ids, known, lengths)
 
@@ -198,8 +264,8 @@ class SlotCache:
             tokens = input_ids.gather(1, safe)
             position_ids = safe
             self.write = _Write(self.all_rows, positions, None, high + 1)
-            mask = self.model.decode_mask(positions, high + 1)
-        hidden = self.model.body(
+            mask = self._mask(positions, high + 1)
+        hidden = self._body(
             tokens, position_ids=position_ids, attention_mask=mask, cache=self.cache
         )[:, 0]
         if keep is None or len(self._hidden) != self.num_rows:
@@ -207,6 +273,46 @@ class SlotCache:
         else:
             kept = torch.from_numpy(keep).to(self.device)[:, None]
             self._hidden = torch.where(kept, hidden, self._hidden)
+
+    def _begin(
+        self, rows: NDArray[np.int64], input_ids: Tensor, lengths: NDArray[np.int64]
+    ) -> None:
+        """Whole contexts, each different one computed once, and not again while it is known."""
+        ids = input_ids.numpy(force=True)
+        same: dict[bytes, list[int]] = {}
+        for row in rows.tolist():
+            same.setdefault(ids[row, : lengths[row]].tobytes(), []).append(row)
+        new = {key: of_key for key, of_key in same.items() if key not in self._prompts}
+        first = np.array([of_key[0] for of_key in new.values()], np.int64)
+        for part in _parts(first, lengths):
+            self._prefill(part, input_ids, lengths)
+        for key, of_key in same.items():
+            length = int(lengths[of_key[0]])
+            others = of_key[1:] if key in new else of_key
+            if key in new:
+                known = self._read(of_key[0], length)
+                # Kept from the second time on: most prompts never come again.
+                self._prompts.offer(key, known, length, again=len(of_key) > 1)
+            else:
+                known = self._prompts[key]
+            if others:
+                self._write_prompt(torch.tensor(others, device=self.device), length, known)
+
+    def _read(self, row: int, length: int) -> Known:
+        layers = [
+            (layer.keys[row, :, :length], layer.values[row, :, :length])
+            for layer in self.cache.layers
+        ]
+        return layers, self._hidden[row].clone()
+
+    def _write_prompt(self, rows: Tensor, length: int, known: Known) -> None:
+        layers, hidden = known
+        for layer, (keys, values) in zip(self.cache.layers, layers, strict=True):
+            if layer.keys.shape[2] < self.capacity:
+                layer.lazy_initialization(keys[None], values[None])
+            layer.keys[rows, :, :length] = keys
+            layer.values[rows, :, :length] = values
+        self._hidden[rows] = hidden
 
     def _prefill(
         self, rows: NDArray[np.int64], input_ids: Tensor, lengths: NDArray[np.int64]
@@ -218,11 +324,11 @@ class SlotCache:
         tokens = input_ids[row_index, :longest]
         self.write = _Write(row_index, None, 0, longest)
         position_ids = torch.arange(longest, device=self.device)[None]
-        hidden = self.model.body(
+        hidden = self._body(
             tokens,
             position_ids=position_ids,
             # Padding is on the right, where causal attention never looks.
-            attention_mask=self.model.decode_mask(position_ids, longest),
+            attention_mask=self._mask(position_ids, longest),
             cache=self.cache,
         )
         self._store(row_index, hidden, ends - 1)
@@ -245,10 +351,10 @@ class SlotCache:
         tokens = input_ids[row_index[:, None], safe]
         total = int(end.max())
         self.write = _Write(row_index, positions, None, total)
-        hidden = self.model.body(
+        hidden = self._body(
             tokens,
             position_ids=safe,
-            attention_mask=self.model.decode_mask(positions, total),
+            attention_mask=self._mask(positions, total),
             cache=self.cache,
         )
         self._store(row_index, hidden, end - start - 1)

@@ -10,18 +10,29 @@ from textgym_agents.sb3.checkpoint import (
 )
 from textgym_agents.sb3.defaults import a2c_defaults, ppo_defaults
 from textgym_agents.sb3.evaluation import EvaluationResult, evaluate
+from textgym_agents.sb3.expert_iteration import ExpertIteration
+from textgym_agents.sb3.grpo import GRPO
 from textgym_agents.sb3.hindsight import HindsightRewards
+from textgym_agents.sb3.nlpo import NLPO, NLPOPolicy
 from textgym_agents.sb3.policy import LMPolicy
+from textgym_agents.sb3.reinforce import REINFORCE
+from textgym_agents.sb3.rloo import RLOO
 from textgym_agents.sb3.rollout_buffer import TokenRolloutBuffer
 from textgym_agents.sb3.vec_env import TextVecEnv, make_vec_env
 
 __all__ = [
+    "GRPO",
+    "NLPO",
+    "REINFORCE",
+    "RLOO",
     "Alarm",
     "CheckpointCallback",
     "EvaluationResult",
+    "ExpertIteration",
     "HackingAlarms",
     "HindsightRewards",
     "LMPolicy",
+    "NLPOPolicy",
     "TextMetrics",
     "TextVecEnv",
     "TokenRolloutBuffer",

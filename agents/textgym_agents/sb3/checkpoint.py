@@ -17,9 +17,16 @@ from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
+from textgym_agents.sb3.expert_iteration import ExpertIteration
+from textgym_agents.sb3.grpo import GRPO
+from textgym_agents.sb3.nlpo import NLPO
+from textgym_agents.sb3.reinforce import REINFORCE
+from textgym_agents.sb3.rloo import RLOO
 from textgym_agents.sb3.vec_env import TextVecEnv
 
-_ALGORITHMS = {cls.__name__: cls for cls in (PPO, A2C)}
+_ALGORITHMS = {
+    cls.__name__: cls for cls in (PPO, A2C, GRPO, RLOO, REINFORCE, ExpertIteration, NLPO)
+}
 _PREFIX, _PARTIAL = "step-", ".partial-"
 
 

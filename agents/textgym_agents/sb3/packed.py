@@ -19,6 +19,8 @@ class PackedBatch:
         actions: `[n] int64`, the token chosen in each state.
         counts: transitions of each segment; their sum is n, in the order of `index`.
         support: `[n, ceil(V / 8)] uint8`, packed tokens each was chosen among, or None for all.
+        prompt_lengths: `[S] int64`, where the segments' prompts end (0: there are several, as in
+            a dialogue); None where every segment begins with its episode.
     """
 
     input_ids: Tensor
@@ -26,6 +28,7 @@ class PackedBatch:
     actions: Tensor
     counts: list[int]
     support: Tensor | None = None
+    prompt_lengths: Tensor | None = None
 
     def parts(self, max_tokens: int) -> Iterator[PackedBatch]:
         """The same in order, in parts of at most `max_tokens` context tokens."""
@@ -38,16 +41,25 @@ class PackedBatch:
             ids = self.input_ids[first : first + step]
             index = self.index[here] - first * width
             support = None if self.support is None else self.support[here]
+            prompts = self.prompt_lengths
+            prompts = None if prompts is None else prompts[first : first + step]
             # Segments of a part may all be shorter than the longest of the batch.
             rows, columns = index // width, index % width
             short = int(columns.max()) + 1
             yield PackedBatch(
-                ids[:, :short], rows * short + columns, self.actions[here], counts, support
+                ids[:, :short],
+                rows * short + columns,
+                self.actions[here],
+                counts,
+                support,
+                prompts,
             )
             done = here.stop
 
     def to(self, device: torch.device) -> PackedBatch:
         """The same on `device`."""
-        support = None if self.support is None else self.support.to(device)
         moved = (t.to(device) for t in (self.input_ids, self.index, self.actions))
-        return PackedBatch(*moved, self.counts, support)
+        optional = (
+            None if t is None else t.to(device) for t in (self.support, self.prompt_lengths)
+        )
+        return PackedBatch(*moved, self.counts, *optional)

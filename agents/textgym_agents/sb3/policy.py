@@ -49,10 +49,11 @@ class LMPolicy(ModelPolicy):
         action_space: `Discrete(V)`.
         lr_schedule: learning rate by remaining progress.
         model: ``"bundled"``, a folder, a hub id, a module (copied) or a `ModelSpec`. An
-            encoder-decoder model reads the prompt with its encoder; with SB3's PPO and A2C it
-            wants `rollout_buffer_class=Seq2SeqRolloutBuffer`, and tasks of a single turn.
+            encoder-decoder model reads the prompt with its encoder, and wants tasks of a single
+            turn.
         lora: train a LoRA adapter instead of the model: a dict of what `peft.LoraConfig` takes,
-            or True for peft's defaults. The reference is then the model with the adapter off.
+            or True for peft's defaults (`pip install "textgym[lora]"`). The reference is then the
+            model with the adapter off.
         temperature, top_k, top_p: the rule tokens are sampled by, see `SamplingRule`.
         kl_coef: weight of the per-token reward ``-kl_coef * (log pi - log p_ref)``, with the
             model as it was at the start as the reference; 0 for none.
@@ -131,7 +132,6 @@ class LMPolicy(ModelPolicy):
         self._pools: OrderedDict[tuple[str, int, int], Any] = OrderedDict()
         self._stale = True
         self._seen_state: tuple[int, bool] | None = None
-        self._forwarded = False
         self._missing: Exception | None = None
         try:
             loaded, tokenizer = self._open(model)
@@ -155,7 +155,6 @@ class LMPolicy(ModelPolicy):
             actions `[B] int64`, values `[B, 1]` and log-probs `[B]` of the distribution sampled
             from, in nats.
         """
-        self._forwarded = True
         return self.act(obs, deterministic)
 
     def act(
@@ -264,7 +263,6 @@ class LMPolicy(ModelPolicy):
             self._stale = True
         actions = actions.long().flatten()
         if isinstance(obs, PackedBatch):
-            self._check_prompts_are_known(obs)
             hidden, support = self._trained_hidden(obs), obs.support
         else:
             hidden = self._full_hidden(obs)
@@ -279,18 +277,6 @@ class LMPolicy(ModelPolicy):
             support = None if mask is None else pack_support(mask)
         log_probs, entropies = self._log_probs(self.lm, hidden, actions, support)
         return self._values(hidden), log_probs, entropies
-
-    def _check_prompts_are_known(self, batch: PackedBatch) -> None:
-        # SB3's rollouts begin in the middle of episodes; whole episodes show where prompts end.
-        if (
-            self.lm.needs_prompt_lengths
-            and self._forwarded
-            and not hasattr(batch, "prompt_lengths")
-        ):
-            raise ValueError(
-                "an encoder-decoder model must know where prompts end, and this rollout buffer "
-                "does not say. Use `rollout_buffer_class=Seq2SeqRolloutBuffer`."
-            )
 
     def _full_hidden(self, obs: PyTorchObs) -> Tensor:
         ids, lengths = obs["input_ids"].long(), obs["attention_mask"].sum(dim=1).long()
@@ -313,7 +299,7 @@ class LMPolicy(ModelPolicy):
     @staticmethod
     def _packed_hidden(lm: LanguageModel | WithoutAdapter, batch: PackedBatch) -> Tensor:
         """`[n, d]` at the n states of `batch`: one forward a segment, gathered before the head."""
-        prompts = getattr(batch, "prompt_lengths", None)
+        prompts = batch.prompt_lengths
         if prompts is None:
             # Only encoder-decoder models read them: where each segment's first state ends.
             counts = torch.tensor(batch.counts, device=batch.index.device)

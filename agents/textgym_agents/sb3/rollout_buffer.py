@@ -66,6 +66,8 @@ class TokenRolloutBuffer(RolloutBuffer):
         self.critic_threshold = critic_threshold
         self.generator_ready = False
         self.context_size = int(observation_space["input_ids"].shape[0])
+        remaining = observation_space.spaces.get("remaining")
+        self.max_new_tokens = None if remaining is None else int(remaining.high.max())
         self._columns = np.arange(self.context_size)
         self._warned = False
         _warn_about_defaults(gamma, buffer_size, observation_space)
@@ -82,6 +84,7 @@ class TokenRolloutBuffer(RolloutBuffer):
         self.advantages = np.zeros(shape, dtype=np.float32)
         self.returns = np.zeros(shape, dtype=np.float32)
         self.lengths = np.zeros(shape, dtype=np.int64)
+        self.prompt_lengths = np.zeros(shape, dtype=np.int64)
         self.support: list[NDArray[np.uint8] | None] = []
         self.segments: list[_Segment] = []
         self._context = np.zeros((self.n_envs, self.context_size), dtype=np.int64)
@@ -110,6 +113,9 @@ class TokenRolloutBuffer(RolloutBuffer):
                 self._close(int(row), step)
         np.copyto(self._context, ids)
         self.lengths[step] = lengths
+        if self.max_new_tokens is not None and "remaining" in obs:
+            written = self.max_new_tokens - np.asarray(obs["remaining"]).reshape(self.n_envs)
+            self.prompt_lengths[step] = lengths - written
         self.actions[step] = np.asarray(action).reshape(self.n_envs)
         self.rewards[step] = reward
         self.episode_starts[step] = episode_start
@@ -241,7 +247,15 @@ class TokenRolloutBuffer(RolloutBuffer):
             torch.from_numpy(self.actions.ravel()[at]),
             [s.end - s.first for s in segments],
             self._packed_support(at),
+            self._packed_prompts(segments),
         ), at
+
+    def _packed_prompts(self, segments: list[_Segment]) -> Tensor | None:
+        """`[S] int64`, where prompts end; a rollout begins in the middle of episodes."""
+        if self.max_new_tokens is None:
+            return None
+        lengths = [self.prompt_lengths[s.first : s.end, s.row] for s in segments]
+        return torch.tensor([int(n[0]) if (n == n[0]).all() else 0 for n in lengths])
 
     def _packed_support(self, where: NDArray[np.int64]) -> Tensor | None:
         if all(s is None for s in self.support):

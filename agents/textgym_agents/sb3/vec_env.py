@@ -53,7 +53,7 @@ class TextVecEnv(VecEnv):
         """The rewards paid on top of the score, with their names and weights."""
         return reward_terms_of(self.envs)
 
-    def reset(self) -> dict[str, NDArray[Any]]:
+    def reset(self) -> Any:
         """Start anew, with the seed set by `seed()` if there was one."""
         observations, infos = self.envs.reset(seed=self.seeds)
         self.seeds = None
@@ -121,11 +121,11 @@ class TextVecEnv(VecEnv):
     # ------------------------------------------------------------------ SB3's remaining interface
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """The attribute of the environments, once for each row asked for."""
-        value = (
-            getattr(self.envs, attr_name)
-            if hasattr(self.envs, attr_name)
-            else getattr(self.envs.unwrapped, attr_name)
-        )
+        # The outermost that has it: a wrapper's `action_masks` hides those of the environment.
+        layer = self.envs
+        while layer is not layer.unwrapped and not hasattr(layer, attr_name):
+            layer = layer.env
+        value = getattr(layer, attr_name)
         return [value for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
@@ -203,8 +203,10 @@ def make_vec_env(
     return envs
 
 
-def _copied(observations: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {key: value.copy() for key, value in observations.items()}
+def _copied(observations: Any) -> Any:
+    if isinstance(observations, dict):
+        return {key: value.copy() for key, value in observations.items()}
+    return observations.copy()
 
 
 def _row(infos: dict[str, Any], i: int) -> dict[str, Any]:
@@ -230,7 +232,9 @@ def _split(infos: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
     return [_row(infos, i) for i in range(num_envs)]
 
 
-def _final_observation(final_obs: Any, i: int) -> dict[str, NDArray[Any]]:
+def _final_observation(final_obs: Any, i: int) -> Any:
     if isinstance(final_obs, dict):
         return {k: np.array(v[i]) for k, v in final_obs.items() if not k.startswith("_")}
-    return {k: np.array(v) for k, v in final_obs[i].items()}
+    if isinstance(final_obs[i], dict):
+        return {k: np.array(v) for k, v in final_obs[i].items()}
+    return np.array(final_obs[i])

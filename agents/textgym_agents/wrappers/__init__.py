@@ -1,9 +1,29 @@
 """Wrappers that need a model, for agents of any library."""
 
+from textgym_agents.wrappers.hidden_state import (
+    HiddenStateObservation,
+    SingleHiddenStateObservation,
+    VectorHiddenStateObservation,
+)
 from textgym_agents.wrappers.reference_log_prob import (
     ReferenceLogProb,
     SingleReferenceLogProb,
     VectorReferenceLogProb,
 )
+from textgym_agents.wrappers.top_k_actions import SingleTopKActions, TopKActions, VectorTopKActions
+from textgym_agents.wrappers.top_p_mask import SingleTopPMask, TopPMask, VectorTopPMask
 
-__all__ = ["ReferenceLogProb", "SingleReferenceLogProb", "VectorReferenceLogProb"]
+__all__ = [
+    "HiddenStateObservation",
+    "ReferenceLogProb",
+    "SingleHiddenStateObservation",
+    "SingleReferenceLogProb",
+    "SingleTopKActions",
+    "SingleTopPMask",
+    "TopKActions",
+    "TopPMask",
+    "VectorHiddenStateObservation",
+    "VectorReferenceLogProb",
+    "VectorTopKActions",
+    "VectorTopPMask",
+]

@@ -241,6 +241,7 @@ def test_weights_that_change_in_mid_episode_drop_the_cache(change):
 
 def test_prediction_keeps_the_cache():
     policy = make_policy(gpt2)
+    policy.lm.lean = False  # what the model itself is fed is looked at
     contexts = [[1, 2, 3], [4, 5, 6, 7]]
     assert_exact(policy, contexts)
     policy.set_training_mode(False)  # as `predict` does at every step
