@@ -6,6 +6,9 @@ Keys of the JSON:
 
 - rollout_over_generate: tokens/s of SB3's `PPO.collect_rollouts` over Hugging Face `generate` on
   the same batch (sampling, `top_k=0`, no end-of-sequence), interleaved, median of the repeats.
+- rollout_over_generate_32, _128, _512: the same with so many rows.
+- rollout_over_generate_ragged: rows that end and begin anew by themselves, their texts 8 to 48
+  tokens long, against the useful tokens of `generate`, whose batch runs until the longest is done.
 - rollout_with_kl_over_generate: the same with the reference model's pass over what was written.
 - update_over_bare: tokens/s of `PPO.train` over a bare forward, backward, clip and optimizer step
   of the same sequences.
@@ -52,8 +55,15 @@ def seconds(function: Any) -> float:
     return time.perf_counter() - start
 
 
-def lockstep_agent(model_folder: Path, *, flat: bool = False, kl: bool = False) -> Any:
-    """SB3's PPO on rows that all write exactly `NEW_TOKENS` tokens."""
+def lockstep_agent(
+    model_folder: Path,
+    *,
+    flat: bool = False,
+    kl: bool = False,
+    rows: int = ROWS,
+    ragged: bool = False,
+) -> Any:
+    """SB3's PPO on rows that all write exactly `NEW_TOKENS` tokens, or, `ragged`, 8 to as many."""
     from stable_baselines3 import PPO
 
     from textgym import Tokenizer
@@ -64,7 +74,7 @@ def lockstep_agent(model_folder: Path, *, flat: bool = False, kl: bool = False) 
     tokenizer = Tokenizer(Tokenizer.load(model_folder).backend, eos_token="<unk>", name="no end")
     envs = make_vec_env(
         "textgym/Continuation-v0",
-        n_envs=ROWS,
+        n_envs=rows,
         tokenizer=tokenizer,
         prompts=[PROMPT],
         max_new_tokens=NEW_TOKENS,
@@ -75,12 +85,75 @@ def lockstep_agent(model_folder: Path, *, flat: bool = False, kl: bool = False) 
     else:
         keywords |= {"rollout_buffer_class": TokenRolloutBuffer, "n_steps": 2 * NEW_TOKENS}
     policy = {"model": load_model(model_folder), "kl_coef": 0.02 if kl else 0.0}
-    agent = PPO(LMPolicy, envs, policy_kwargs=policy, seed=0, device="cpu", **keywords)
+    kind = ragged_policy(LMPolicy, rows) if ragged else LMPolicy
+    agent = PPO(kind, envs, policy_kwargs=policy, seed=0, device="cpu", **keywords)
     _, callback = agent._setup_learn(10**9)
     agent.rollout = lambda: agent.collect_rollouts(
         envs, callback, agent.rollout_buffer, agent.n_steps
     )
     return agent
+
+
+def ragged_policy(policy: type, rows: int) -> type:
+    """`policy`, but that each text ends after 8 to `NEW_TOKENS` tokens, drawn for each anew."""
+    import numpy as np
+    import torch
+
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(8, NEW_TOKENS + 1, rows)
+
+    class Ragged(policy):
+        def forward(self, obs: Any, deterministic: bool = False) -> Any:
+            actions, values, log_probs = super().forward(obs, deterministic)
+            written = NEW_TOKENS - obs["remaining"][:, 0].numpy() + 1
+            ends = written >= lengths
+            actions[torch.from_numpy(ends)] = self.action_space.eos_token_id
+            lengths[ends] = rng.integers(8, NEW_TOKENS + 1, int(ends.sum()))
+            return actions, values, log_probs
+
+    return Ragged
+
+
+def scaling_figures(model_folder: Path, repeats: int) -> dict[str, float]:
+    """Rollouts against `generate` by the number of rows, in lockstep and ragged."""
+    import torch
+
+    from textgym_agents.lm import load_model
+
+    model = load_model(model_folder).eval()
+    useful = (8 + NEW_TOKENS) / 2 / NEW_TOKENS
+    found = {}
+    for name, rows, ragged in (
+        ("32", 32, False),
+        ("128", 128, False),
+        ("512", 512, False),
+        ("ragged", ROWS, True),
+    ):
+        agent = lockstep_agent(model_folder, rows=rows, ragged=ragged)
+        ids = torch.tensor([agent.env.tokenizer.encode(PROMPT)] * rows)
+        mask = torch.ones_like(ids)
+
+        def generate(ids: Any = ids, mask: Any = mask) -> None:
+            for _ in range(2):
+                with torch.no_grad():
+                    model.generate(
+                        ids,
+                        attention_mask=mask,
+                        do_sample=True,
+                        top_k=0,
+                        max_new_tokens=NEW_TOKENS,
+                        eos_token_id=None,
+                        pad_token_id=0,
+                    )
+
+        def rollout(agent: Any = agent) -> None:
+            agent.policy.invalidate_cache()
+            agent.rollout()
+
+        pairs = [(seconds(generate), seconds(rollout)) for _ in range(repeats + 1)][1:]
+        ratio = statistics.median(g / r for g, r in pairs)
+        found[f"rollout_over_generate_{name}"] = ratio / (useful if ragged else 1.0)
+    return found
 
 
 def rollout_figures(model_folder: Path, repeats: int) -> dict[str, float]:
@@ -354,6 +427,7 @@ def main() -> None:
 
     torch.set_num_threads(arguments.threads)
     figures |= rollout_figures(arguments.model, arguments.repeats)
+    figures |= scaling_figures(arguments.model, arguments.repeats)
     figures |= update_figures(arguments.model, arguments.repeats)
     if GPT2_TOKENIZER.is_dir() and Path("/proc/self/statm").exists():
         figures |= memory_figures()

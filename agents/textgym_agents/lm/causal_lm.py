@@ -69,7 +69,7 @@ class CausalLM(LanguageModel):
     @property
     def head(self) -> Head:
         """The map from hidden states to logits."""
-        linear = self.model.get_output_embeddings()
+        linear = self.unembedding
         bias = getattr(linear, "bias", None)
         return Head(linear.weight, bias, self.vocab_size, self._scale, self._softcap)
 
@@ -101,7 +101,7 @@ class CausalLM(LanguageModel):
 
     def lean_body(self) -> LeanBody | None:
         """A forward of the same in fewer operations, see `lm/lean.py`; None where there is none."""
-        wide = self.model.get_output_embeddings().weight.dtype != torch.float32
+        wide = self.unembedding.weight.dtype != torch.float32
         return lean_body(self.model, self.context_size) if self.lean and not wide else None
 
     def decode_mask(self, positions: Tensor, length: int) -> Tensor:
@@ -110,7 +110,7 @@ class CausalLM(LanguageModel):
         mask = columns <= positions[:, None, :, None]
         if not self._additive_mask:
             return mask
-        dtype = self.model.get_output_embeddings().weight.dtype
+        dtype = self.unembedding.weight.dtype
         return torch.where(mask, 0.0, torch.finfo(dtype).min).to(dtype)
 
     # ------------------------------------------------------------------ checks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import warnings
 from typing import Any
 
@@ -20,6 +21,8 @@ _TOLERANCE = 1e-4
 _ROUNDING = 1e-5
 # An adapter that does nothing yet may move log-probs by this much, in nats.
 _NO_CHANGE = 1e-5
+
+_version = operator.attrgetter("_version")
 
 
 class LanguageModel(nn.Module):
@@ -65,7 +68,15 @@ class LanguageModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.model.get_output_embeddings().weight.device
+        return self.unembedding.weight.device
+
+    @property
+    def unembedding(self) -> nn.Module:
+        """The model's last layer, from hidden states to logits."""
+        # Looked up once: transformers' own way there takes longer than the layer itself.
+        if "_unembedding" not in self.__dict__:
+            self.__dict__["_unembedding"] = self.model.get_output_embeddings()
+        return self.__dict__["_unembedding"]
 
     @property
     def head(self) -> Head:
@@ -111,7 +122,7 @@ class LanguageModel(nn.Module):
     @property
     def state(self) -> tuple[int, bool]:
         """Changes where the weights change visibly, and with the adapter's switch."""
-        versions = sum(p._version for p in self._weights)
+        versions = sum(map(_version, self._weights))
         return versions, self.adapter is None or self.adapter.active
 
     @property
@@ -129,7 +140,7 @@ class LanguageModel(nn.Module):
         raise NotImplementedError
 
     def _check_tokens(self) -> None:
-        rows = self.model.get_output_embeddings().weight.shape[0]
+        rows = self.unembedding.weight.shape[0]
         if rows < self.vocab_size:
             raise ValueError(
                 f"the model has {rows} token embeddings, but the environment's tokenizer has "
@@ -173,7 +184,7 @@ class LanguageModel(nn.Module):
         known = ~exact[..., 0].isnan()
         given = () if prompts is None else (torch.from_numpy(prompts).to(ids.device),)
         ours = self.head.logits(self.states(ids, index[known], *given)).log_softmax(dim=-1)
-        wide = self.model.get_output_embeddings().weight.dtype != torch.float32
+        wide = self.unembedding.weight.dtype != torch.float32
         tolerance = 0.5 if wide else _TOLERANCE
         if not torch.allclose(ours, exact[known], atol=tolerance, rtol=0):
             raise ValueError(

@@ -86,13 +86,13 @@ class _Llama:
             biases = [p.bias for p in projections]
             self.layers.append(
                 (
-                    layer.input_layernorm.weight,
-                    torch.cat([p.weight for p in projections]),
+                    torch.cat([p.weight for p in projections])
+                    * self._gain(layer.input_layernorm.weight),
                     None if biases[0] is None else torch.cat(biases),
                     attention.o_proj.weight.t(),
                     attention.o_proj.bias,
-                    layer.post_attention_layernorm.weight,
-                    torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]),
+                    torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
+                    * self._gain(layer.post_attention_layernorm.weight),
                     None
                     if mlp.gate_proj.bias is None
                     else torch.cat([mlp.gate_proj.bias, mlp.up_proj.bias]),
@@ -100,7 +100,10 @@ class _Llama:
                     mlp.down_proj.bias,
                 )
             )
+        # The gains of norms within layers are in the weights that follow them.
+        self.gain = self._gain(self.base.norm.weight)
         embedding = self.base.embed_tokens.weight
+        self.floor = torch.tensor((embedding.shape[1] * self.eps) ** 0.5, device=embedding.device)
         positions = torch.arange(self.context_size, device=embedding.device)[None]
         cos, sin = self.base.rotary_emb(embedding[:1, None], positions)
         self.cos, self.sin = cos[0], sin[0].clone()  # [C, D]
@@ -114,24 +117,33 @@ class _Llama:
         heads, kv_heads, size = self.heads, self.kv_heads, self.head_size
         turned = (heads + kv_heads) * size
         x = F.embedding(tokens.flatten(), self.base.embed_tokens.weight)  # [r q, d]
-        d = (x.shape[1],)
-        places = position_ids.flatten() if len(position_ids) == r else position_ids[0].repeat(r)
-        cos, sin = self.cos[places][:, None], self.sin[places][:, None]  # [r q, 1, D]
+        places = position_ids if len(position_ids) == r or q == 1 else position_ids.expand(r, q)
+        # [r q, 1, D]; in lockstep one position is there for all.
+        cos, sin = (table[places.flatten()][:, None] for table in (self.cos, self.sin))
         attend = _Attention(attention_mask, r, q, heads, kv_heads, size)
-        for layer, (n1, w_in, b_in, w_out, b_out, n2, w_up, b_up, w_down, b_down) in zip(
+        for layer, (w_in, b_in, w_out, b_out, w_up, b_up, w_down, b_down) in zip(
             cache.layers, self.layers, strict=True
         ):
-            qkv = F.linear(F.rms_norm(x, d, n1, self.eps), w_in, b_in)
+            qkv = F.linear(self._normed(x), w_in, b_in)
             both = qkv[:, :turned].view(r * q, heads + kv_heads, size)
             both = torch.addcmul(both * cos, both.roll(size // 2, -1), sin)
             out = attend(
                 both[:, :heads], both[:, heads:], qkv[:, turned:].view(r * q, kv_heads, size), layer
             )
             x = _added(x, out, w_out, b_out)
-            gate, up = F.linear(F.rms_norm(x, d, n2, self.eps), w_up, b_up).chunk(2, -1)
+            gate, up = F.linear(self._normed(x), w_up, b_up).chunk(2, -1)
             x = _added(x, F.silu(gate).mul_(up), w_down, b_down)
-        norm = self.base.norm.weight
-        return F.rms_norm(x, d, norm, self.eps).view(r, q, -1)
+        return (self._normed(x) * self.gain).view(r, q, -1)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        """`x` over the root of its squared norm + eps d: the norm, but for its gain.
+
+        The fused RMS norm of torch takes twice as long on a CPU.
+        """
+        return x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self.floor)
+
+    def _gain(self, weight: Tensor) -> Tensor:
+        return weight * weight.shape[0] ** 0.5
 
 
 class _GPT2:

@@ -82,7 +82,7 @@ class Seq2SeqLM(LanguageModel):
     @property
     def head(self) -> Head:
         """The map from the decoder's hidden states to logits."""
-        linear = self.model.get_output_embeddings()
+        linear = self.unembedding
         bias = getattr(linear, "bias", None)
         added = getattr(self.model, "final_logits_bias", None)  # of BART and Marian: [1, V']
         if added is not None:
@@ -149,11 +149,7 @@ class Seq2SeqLM(LanguageModel):
         """
         decoder = self.model.get_decoder()
         # Its keys and values are in the cache: only that there is an encoder matters.
-        encoded = (
-            self.model.get_output_embeddings()
-            .weight.new_zeros(())
-            .expand(*there.shape, self.hidden_size)
-        )
+        encoded = self.unembedding.weight.new_zeros(()).expand(*there.shape, self.hidden_size)
         with _positions(decoder, positions[:, None]):
             return decoder(
                 input_ids=tokens[:, None],
@@ -169,7 +165,7 @@ class Seq2SeqLM(LanguageModel):
         mask = visible[:, None, None]
         if not self._additive_mask:
             return mask
-        dtype = self.model.get_output_embeddings().weight.dtype
+        dtype = self.unembedding.weight.dtype
         return torch.where(mask, 0.0, torch.finfo(dtype).min).to(dtype)
 
     # ------------------------------------------------------------------ contexts
