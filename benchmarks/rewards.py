@@ -87,7 +87,7 @@ def libraries() -> dict[str, Callable[[Sequence[Any]], Any]]:
     """The packages behind rewards, asked for each text as their own documentation shows."""
     import pyphen
     from nltk.translate.meteor_score import single_meteor_score
-    from py3langid.langid import LanguageIdentifier
+    from py3langid.langid import classify
     from rapidfuzz.distance import Levenshtein
     from rouge_score.rouge_scorer import RougeScorer
     from sacrebleu.metrics.bleu import BLEU
@@ -103,7 +103,6 @@ def libraries() -> dict[str, Callable[[Sequence[Any]], Any]]:
 
     bleu, chrf, ter = BLEU(effective_order=True), CHRF(), TER()
     scorers = {n: RougeScorer([n]) for n in ("rouge1", "rouge2", "rougeL")}
-    identifier = LanguageIdentifier.from_model_file()
     hyphens = pyphen.Pyphen(lang="en_US")
     return {
         "bleu": each(lambda text, target: bleu.sentence_score(text, [target])),
@@ -118,7 +117,7 @@ def libraries() -> dict[str, Callable[[Sequence[Any]], Any]]:
             )
         ),
         "edit_similarity": each(Levenshtein.normalized_similarity),
-        "language:de": each(lambda text, target: identifier.classify(text)),
+        "language:de": each(lambda text, target: classify(text)),
         "readability": each(lambda text, target: [hyphens.inserted(w) for w in text.split()]),
     }
 
