@@ -1,0 +1,66 @@
+"""Agents of Stable-Baselines3 and sb3-contrib on a small lock."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+
+@pytest.mark.parametrize(
+    "algo", ["trpo", "maskable-ppo", "recurrent-ppo", "qr-dqn", "dqn", "a2c", "ppo"]
+)
+def test_it_learns(scores, algo):
+    before, after, random = scores("sb3_contrib_agents", "--algo", algo, "--timesteps", "8000")
+    assert after > 0.25 > 0.1 > max(before, random)
+
+
+def test_it_says_what_to_install(refused):
+    assert 'pip install "textgym[recipes]"' in refused("sb3_contrib_agents", "sb3_contrib")
+
+
+def test_it_says_when_it_has_not_learned(load_recipe, monkeypatch, capsys):
+    recipe = load_recipe("sb3_contrib_agents")
+    monkeypatch.setattr(recipe, "mean_return", lambda *_: 0.5)
+    assert recipe.main(["--algo", "a2c", "--timesteps", "1"]) == 1
+    printed = capsys.readouterr().out
+    assert "0.500 after" in printed
+    assert "does not beat" in printed
+
+
+def test_the_algorithms_on_offer_are_those_that_are_built(load_recipe, capsys):
+    recipe = load_recipe("sb3_contrib_agents")
+    with pytest.raises(SystemExit):
+        recipe.arguments(["--algo", "sac"])
+    assert all(name in capsys.readouterr().err for name in recipe.AGENTS)
+
+
+def test_a_random_policy_keeps_to_the_mask(load_recipe):
+    recipe = load_recipe("sb3_contrib_agents")
+    act = recipe.random_policy(4)
+    masks = np.array([[True, False, True, False], [False, False, False, True]])
+    observation = {"remaining": np.ones((2, 1), int)}
+    drawn = np.stack([act(observation, action_masks=masks)[0] for _ in range(200)])
+    assert np.mean(drawn[:, 0] == 2) == pytest.approx(0.5, abs=0.1)
+    assert set(drawn[:, 0]) == {0, 2}
+    assert set(drawn[:, 1]) == {3}
+    free = np.stack([act(observation)[0] for _ in range(200)])
+    assert set(free.ravel()) == {0, 1, 2, 3}
+
+
+def test_every_row_plays_equally_many_episodes(load_recipe):
+    """One row stops at once and scores 0, the other opens the lock: neither counts for more."""
+    recipe = load_recipe("sb3_contrib_agents")
+    envs = recipe.make_vec_env("textgym/TokenLock-v0", 2, split="test", **recipe.LOCK)
+    task = envs.envs.unwrapped.task
+
+    def act(observation, **_):
+        rows = zip(observation["input_ids"], observation["attention_mask"], strict=True)
+        actions = []
+        for row, (ids, mask) in enumerate(rows):
+            prompt, *written = ids[: mask.sum()].tolist()
+            text = envs.tokenizer.decode([prompt])
+            key = envs.tokenizer.encode(task.solve(task.from_prompt(text)), special_tokens=False)
+            actions.append(0 if row == 0 or len(written) == len(key) else key[len(written)])
+        return np.array(actions), None
+
+    assert recipe.mean_return(act, envs, 8) == pytest.approx(0.5)
