@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BRIDGES := $(VENV)/.bridges
 TIANSHOU := .venv-tianshou/.installed
+RLLIB := .venv-rllib/.installed
 
 # One torch thread in each of two test processes: on two cores that is faster than two in one.
 WORKERS ?= 2
@@ -14,12 +15,13 @@ TESTS ?=
 DEMO_OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-tianshou check format docs
+.PHONY: help demo test test-tianshou test-rllib check format docs
 
 help:
 	@echo "make demo    teach the bundled model to write better stories, into $(DEMO_OUT)"
 	@echo "make test    run every test (TESTS=tests/textgym for some of them)"
 	@echo "make test-tianshou  the recipe of a library that wants other versions, in .venv-tianshou"
+	@echo "make test-rllib     the bridge to Ray RLlib, which pins an earlier gymnasium, in .venv-rllib"
 	@echo "make check   lint, formatting, types, the direction of imports, and docs/envs up to date"
 	@echo "make format  put the code into the form that check asks for"
 	@echo "make docs    write docs/envs, the pages of the environments, from the registry"
@@ -45,18 +47,22 @@ demo: $(STAMP)
 test: $(STAMP) $(BRIDGES)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
-# Tianshou wants earlier versions of pandas and virtualenv than the rest: see constraints-tianshou.txt.
-$(TIANSHOU): pyproject.toml constraints-tianshou.txt
+# Tianshou wants earlier versions of pandas and virtualenv than the rest, and Ray of gymnasium: each
+# has an environment and constraints of its own.
+$(TIANSHOU) $(RLLIB): .venv-%/.installed: pyproject.toml constraints-%.txt
 	@test -n "$(PYTHON)" || { echo "No Python of version 3.11 or later found." \
 		"Install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
 	@$(@D)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/python -m pip install --disable-pip-version-check -e ".[tianshou]" pytest \
-		-c constraints-tianshou.txt
+	$(@D)/bin/python -m pip install --disable-pip-version-check -e ".[$*]" pytest \
+		-c constraints-$*.txt
 	@touch $@
 
-# The main run leaves this file out (`addopts` in pyproject.toml); named, it runs.
+# The main run leaves these out (`addopts` in pyproject.toml); named, they run.
 test-tianshou: $(TIANSHOU)
 	OMP_NUM_THREADS=1 $(<D)/bin/python -m pytest tests/agents/recipes/test_tianshou_dqn.py
+
+test-rllib: $(RLLIB)
+	OMP_NUM_THREADS=1 $(<D)/bin/python -m pytest tests/rllib
 
 check: $(STAMP)
 	$(BIN)/ruff check .
