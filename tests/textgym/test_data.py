@@ -26,7 +26,7 @@ class Dataset:
 
 def write(path, content):
     content = content if isinstance(content, bytes) else content.encode()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
     return path
 
 
@@ -138,7 +138,7 @@ def test_bad_files_name_file_row_and_remedy(tmp_path, name, content, match):
     assert name in str(caught.value)
 
 
-@pytest.mark.parametrize("broken", [b"plain text", gzip.compress(b"x" * 1000)[:-9]])
+@pytest.mark.parametrize("broken", [b"plain text", gzip.compress(b"x" * 1000, mtime=0)[:-9]])
 def test_broken_gzip_files(tmp_path, broken):
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(broken)

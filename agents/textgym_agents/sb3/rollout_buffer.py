@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,14 @@ class TokenRolloutBuffer(RolloutBuffer):
             episodes: turn it off there).
         critic_threshold: advantages are Monte Carlo (lambda 1) while the values explain no more
             than this share of the variance of the returns; 0 uses `gae_lambda` always.
+
+    Attributes:
+        gather: makes `[P, n]` of a row `[n]` of figures, one for each of P processes that learn
+            together; a process on its own unless `distributed.distribute` sets it.
+        minibatch_size: transitions of the minibatch being learnt from; 0 outside of updates.
     """
+
+    gather: Callable[[NDArray[Any]], NDArray[np.float64]]
 
     def __init__(
         self,
@@ -65,6 +72,8 @@ class TokenRolloutBuffer(RolloutBuffer):
         self.whiten_advantages = whiten_advantages
         self.critic_threshold = critic_threshold
         self.generator_ready = False
+        self.gather = _alone
+        self.minibatch_size = 0
         self.context_size = int(observation_space["input_ids"].shape[0])
         remaining = observation_space.spaces.get("remaining")
         self.max_new_tokens = None if remaining is None else int(remaining.high.max())
@@ -146,14 +155,24 @@ class TokenRolloutBuffer(RolloutBuffer):
             self.gae_lambda = 1.0
             super().compute_returns_and_advantage(last_values, dones)
             self.gae_lambda = wanted
-            explained = 1.0 - np.var(self.returns - self.values) / (np.var(self.returns) + 1e-12)
+            _, unexplained = self._moments(self.returns - self.values)
+            _, variance = self._moments(self.returns)
+            explained = 1.0 - unexplained / (variance + 1e-12)
             if explained > self.critic_threshold:
                 super().compute_returns_and_advantage(last_values, dones)
         else:
             super().compute_returns_and_advantage(last_values, dones)
         if self.whiten_advantages:
-            centred = self.advantages - self.advantages.mean()
-            self.advantages = centred / (self.advantages.std() + 1e-8)
+            mean, variance = self._moments(self.advantages)
+            self.advantages = (self.advantages - mean) / (variance**0.5 + 1e-8)
+
+    def _moments(self, values: NDArray[np.float32]) -> tuple[float, float]:
+        """Mean and variance of `values` and those of the other processes."""
+        own = np.array([values.size, values.mean(dtype=np.float64), values.var(dtype=np.float64)])
+        counts, means, variances = self.gather(own).T
+        mean = np.average(means, weights=counts)
+        # The variance within the processes, and that between them.
+        return float(mean), float(np.average(variances + (means - mean) ** 2, weights=counts))
 
     def _add_kl_reward(self, policy: Any) -> None:
         if policy.reference is None:
@@ -169,18 +188,19 @@ class TokenRolloutBuffer(RolloutBuffer):
         rewards = self.rewards.ravel().copy()
         rewards[where] -= coef * log_ratio  # k1: exact in expectation
         self.rewards = rewards.reshape(self.rewards.shape).astype(np.float32)
-        per_token = float(log_ratio.mean())
+        # k3: always positive and of low variance; for the eye, not for the reward.
+        k3 = np.expm1(-log_ratio) + log_ratio
         # Every episode start but those at step 0 ended another; rows still open count as one.
-        episodes = max(1, int(self.episode_starts[1:].sum()) + self.n_envs)
-        per_sequence = float(log_ratio.sum()) / episodes
+        episodes = int(self.episode_starts[1:].sum()) + self.n_envs
+        own = np.array([log_ratio.sum(), k3.sum(), len(log_ratio), episodes])
+        total, total_k3, tokens, sequences = self.gather(own).sum(axis=0).tolist()
         policy.kl_stats = {
-            "per_token": per_token,
-            "per_sequence": per_sequence,
-            # k3: always positive and of low variance; for the eye, not for the reward.
-            "k3_per_token": float((np.expm1(-log_ratio) + log_ratio).mean()),
+            "per_token": total / tokens,
+            "per_sequence": total / sequences,
+            "k3_per_token": total_k3 / tokens,
             "coef": coef,
         }
-        policy.adapt_kl(per_sequence)
+        policy.adapt_kl(total / sequences)
 
     # ------------------------------------------------------------------ minibatches
     def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
@@ -193,17 +213,28 @@ class TokenRolloutBuffer(RolloutBuffer):
             raise ValueError("the buffer is not full yet; collect a whole rollout first.")
         total = self.buffer_size * self.n_envs
         count = 1 if batch_size is None else max(1, round(total / batch_size))
-        for chosen in self._spread(min(count, len(self.segments))):
+        # Every process yields as many, and none of them empty.
+        count = int(self.gather(np.array([min(count, len(self.segments))])).min())
+        try:
+            yield from self._minibatches(count, batch_size)
+        finally:
+            self.minibatch_size = 0
+
+    def _minibatches(
+        self, count: int, batch_size: int | None
+    ) -> Generator[RolloutBufferSamples, None, None]:
+        for chosen in self._spread(count):
             if len(chosen) < _FEWEST_SEGMENTS and batch_size is not None and not self._warned:
                 self._warned = True
                 warnings.warn(
                     f"a minibatch of {batch_size} transitions holds {len(chosen)} episode "
                     f"segments here; with fewer than {_FEWEST_SEGMENTS} the advantages say little. "
                     "Raise `batch_size`, or use `**ppo_defaults(envs)`.",
-                    stacklevel=2,
+                    stacklevel=3,
                 )
             batch, where = self._pack(chosen)
             batch = batch.to(self.device)
+            self.minibatch_size = len(where)
             yield RolloutBufferSamples(
                 observations=batch,
                 actions=batch.actions,
@@ -264,6 +295,10 @@ class TokenRolloutBuffer(RolloutBuffer):
         everything = np.full_like(known, 255)  # a step without a mask allowed all tokens
         stacked = np.concatenate([everything if s is None else s for s in self.support])
         return torch.from_numpy(stacked[where])
+
+
+def _alone(row: NDArray[Any]) -> NDArray[np.float64]:
+    return np.asarray(row, dtype=np.float64)[None]
 
 
 def _warn_about_defaults(gamma: float, buffer_size: int, space: spaces.Space) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-
 TIMESTEPS = {
     "trpo": 8_000,
     "maskable-ppo": 8_000,
