@@ -17,7 +17,7 @@ A wrapper such as torch's `DistributedDataParallel` hears of a model's `forward`
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -33,6 +33,10 @@ from torch.autograd.graph import register_multi_grad_hook
 
 from textgym_agents.sb3.policy import LMPolicy
 from textgym_agents.sb3.rollout_buffer import TokenRolloutBuffer
+
+# Numbers sent at a time: a message for each parameter takes eight times as long, and all at once
+# would be a copy of all gradients.
+_BUCKET = 2**23
 
 
 @dataclass(frozen=True)
@@ -177,16 +181,32 @@ class _MeanGradients:
         counts = torch.tensor([transitions, *has], dtype=torch.float64, device=device)
         dist.all_reduce(counts)
         total, *holders = counts.tolist()
-        pending = []
+        gradients = []
         for parameter, held in zip(self.parameters, holders, strict=True):
             if not held:
                 continue  # None everywhere, as it would be in one process
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            parameter.grad.mul_(transitions / total)
-            pending.append(dist.all_reduce(parameter.grad, async_op=True))
-        for work in pending:
-            work.wait()
+            gradients.append(parameter.grad)
+        for bucket in _buckets(gradients):
+            flat = torch.cat([gradient.flatten() for gradient in bucket])
+            dist.all_reduce(flat.mul_(transitions / total))
+            parts = flat.split([gradient.numel() for gradient in bucket])
+            for gradient, part in zip(bucket, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """`tensors` in order, in lists of one dtype that are worth a message and small to copy."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        size = sum(t.numel() for t in bucket) + tensor.numel()
+        if bucket and (size > _BUCKET or tensor.dtype != bucket[0].dtype):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
 
 
 # ---------------------------------------------------------------------- what must hold

@@ -26,7 +26,7 @@ from textgym_agents.lm import (
     token_log_probs,
 )
 from textgym_agents.sb3.packed import PackedBatch
-from textgym_agents.sb3.policy_model import ModelPolicy, check_spaces
+from textgym_agents.sb3.policy_model import UNHEEDED_MASK, ModelPolicy, check_spaces
 
 # Pools of slots kept at once: one for each caller and shape, the least recently used dropped.
 _MAX_POOLS = 4
@@ -71,6 +71,9 @@ class LMPolicy(ModelPolicy):
             fit.
     """
 
+    # Whether the agent asks the environments for masks and hands them to the policy.
+    takes_action_masks = False
+
     def __init__(
         self,
         observation_space: spaces.Space,
@@ -93,6 +96,9 @@ class LMPolicy(ModelPolicy):
         trust_remote_code: bool = False,
     ) -> None:
         check_spaces(observation_space, action_space)
+        masked = getattr(action_space, "masked", False) and not self.takes_action_masks
+        if masked and "action_mask" not in observation_space.spaces:
+            raise ValueError(UNHEEDED_MASK)
         if use_sde:
             raise ValueError("`use_sde` is for continuous actions; text has none. Leave it False.")
         if kl_coef < 0 or (kl_target is not None and kl_target <= 0):

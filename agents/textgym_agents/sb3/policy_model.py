@@ -221,6 +221,13 @@ class ModelPolicy(ActorCriticPolicy):
         return settings
 
 
+UNHEEDED_MASK = (
+    "an action mask applies in these environments, and this agent does not ask for it: use "
+    "sb3-contrib's MaskablePPO with `textgym_agents.sb3.maskable.MaskableLMPolicy`, or put "
+    "`MaskObservation` around them."
+)
+
+
 def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
     """Raise `ValueError` where the spaces are not those of a token environment."""
     keys = getattr(observation_space, "spaces", {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -39,6 +40,9 @@ class TextVecEnv(VecEnv):
         self.seeds: int | list[int] | None = None
         self._actions: NDArray[np.int64] | None = None
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
+        # A policy is shown the spaces alone, so these say whether it must ask for masks.
+        self.action_space = copy.copy(self.action_space)
+        self.action_space.masked = self.has_attr("action_masks")
         self._returns = np.zeros(self.num_envs)
         self._steps = np.zeros(self.num_envs, dtype=np.int64)
         self._began = time.time()

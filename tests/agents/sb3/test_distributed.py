@@ -74,6 +74,7 @@ def train(processes):
     if processes.rank == 1:
         # One process alone makes its gradients in parts, in another order.
         policy_module._WHOLE_TOKENS, policy_module._PART_TOKENS = 1, 40
+    distributed._BUCKET = 1_000  # several messages
     add, compute, get = buffer.add, buffer.compute_returns_and_advantage, buffer.get
 
     def adding(*step):

@@ -7,11 +7,12 @@ import copy
 import numpy as np
 import pytest
 import torch
+from stable_baselines3 import A2C, PPO
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from textgym.wrappers import MaskObservation
 from textgym_agents.lm import unpack_support
-from textgym_agents.sb3 import evaluate, make_vec_env, ppo_defaults
+from textgym_agents.sb3 import GRPO, LMPolicy, evaluate, make_vec_env, ppo_defaults
 
 contrib = pytest.importorskip("sb3_contrib")
 maskable = pytest.importorskip("textgym_agents.sb3.maskable")
@@ -210,10 +211,19 @@ def test_environments_without_masks_are_refused():
     envs = make_envs(4, min_new_tokens=0, banned_tokens=())
     with pytest.raises(ValueError, match="so there is nothing to mask: use PPO"):
         maskable.maskable_ppo_defaults(envs)
-    with pytest.raises(ValueError, match="does not support action masking"):
-        make_agent(envs).learn(100)
-    space = copy.copy(envs.action_space)
-    space.masked = False
     with pytest.raises(ValueError, match="so there is nothing to mask: use PPO"):
-        maskable.MaskableLMPolicy(envs.observation_space, space, lambda _: 1e-4)
+        make_agent(envs)
     assert maskable.maskable_ppo_defaults(make_envs(4))["gamma"] == 1.0
+
+
+@pytest.mark.parametrize("cls", [PPO, A2C, GRPO])
+@pytest.mark.parametrize("masks", [{"min_new_tokens": 1}, {"banned_tokens": (3,)}])
+def test_masks_are_refused_by_agents_that_do_not_ask_for_them(cls, masks):
+    none = {"min_new_tokens": 0, "banned_tokens": ()}
+    model = make_agent().policy.lm.model
+    keywords = {"policy_kwargs": {"model": model}, "device": "cpu"}
+    with pytest.raises(ValueError, match=r"an action mask applies .* MaskablePPO") as refused:
+        cls(LMPolicy, make_envs(8, **none | masks), **keywords)
+    assert "\n" not in str(refused.value)
+    cls(LMPolicy, make_envs(8, **none), **keywords)
+    cls(LMPolicy, make_envs(8, **none | masks, wrappers=[MaskObservation]), **keywords)
