@@ -32,9 +32,9 @@ from textgym_agents.sb3.distributed import Processes, distribute, setup
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--env", default="textgym/Sorting-v0")
+    parser.add_argument("--env", default="textgym/Story-v0")
     parser.add_argument("--model", default="bundled", help="a folder or a hub id")
-    parser.add_argument("--steps", type=int, default=40_000, help="tokens, of all processes")
+    parser.add_argument("--steps", type=int, default=60_000, help="tokens, of all processes")
     parser.add_argument("--num-envs", type=int, default=64, help="of all processes")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="a GPU each, if there are enough")
     parser.add_argument("--seed", type=int, default=0)

@@ -34,8 +34,8 @@ from torch.autograd.graph import register_multi_grad_hook
 from textgym_agents.sb3.policy import LMPolicy
 from textgym_agents.sb3.rollout_buffer import TokenRolloutBuffer
 
-# Numbers sent at a time: a message for each parameter takes eight times as long, and all at once
-# would be a copy of all gradients.
+# Numbers sent at a time: a message for each parameter takes several times as long, and all at
+# once would be a copy of all gradients.
 _BUCKET = 2**23
 
 
