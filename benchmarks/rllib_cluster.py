@@ -12,8 +12,9 @@ torch thread. Keys of the JSON:
 - runners_N: RLlib with N runners of 64 rows and one learner process (0: all in one process):
   tokens/s in all, seconds an iteration of sampling, update and sending weights, and
   cpu_s_per_1000_tokens of all processes, which depends least on who else uses the cores.
-- killed: two runners, the node of one killed while it writes. Episodes and tokens trained on are
-  counted apart from RLlib; lost_or_open is what was sampled and not (yet) learned from.
+- killed: two runners, the node of one killed while it writes; there is room for the runner on a
+  third, where it is started anew (healthy_runners). Episodes and tokens trained on are counted
+  apart from RLlib; lost_or_open is what was sampled and not (yet) learned from.
 - resumed: the run's checkpoint, on a cluster of one node with one runner; weights_equal compares
   them with the exported model's.
 - over_sb3: tokens/s over the mean of sb3 and sb3_after. load: of the machine, at the end of each.
@@ -283,7 +284,7 @@ def main() -> None:
                 note(f"runners_{runners}", speed)
         note("sb3_after", sb3_speed(options.model, options.iterations))
         with cluster(3, cpus=1) as made:
-            note("killed", killed(options.model, made, folder, options.iterations + 2))
+            note("killed", killed(options.model, made, folder, options.iterations + 10))
         with cluster(1, cpus=2):
             note("resumed", resumed(options.model, folder))
         before, after = (figures[k]["tokens_per_s"] for k in ("sb3", "sb3_after"))

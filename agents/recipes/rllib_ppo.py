@@ -34,7 +34,7 @@ except ModuleNotFoundError as error:
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--env", default="textgym/Sorting-v0")
+    parser.add_argument("--env", default="textgym/Story-v0")
     parser.add_argument("--model", default="bundled", help="a folder or a hub id")
     parser.add_argument("--reward", action="append", default=[], help='such as "length:max=40"')
     parser.add_argument("--timesteps", type=int, default=40_000, help="tokens to sample")

@@ -77,3 +77,5 @@ def test_connect_refuses_what_cannot_be(monkeypatch):
         connect("auto", num_cpus=3)
     with pytest.raises(ValueError, match="characters long"):
         connect(temp_dir="/tmp/" + "x" * 60)
+    with pytest.raises(ConnectionError, match=r"nobody answers at 127\.0\.0\.1:1 "):
+        connect("127.0.0.1:1")

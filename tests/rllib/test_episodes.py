@@ -7,6 +7,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
+from textgym_agents.rllib import TextPPO
 from textgym_agents.rllib.episodes import (
     ADVANTAGES,
     RETURNS,
@@ -76,6 +77,15 @@ def test_short_episodes_are_not_over_represented(config):
     lengths = np.array([len(episode) for episode in episodes])
     assert set(lengths) == {1, 12}
     assert np.mean(lengths == 12) == pytest.approx(0.5, abs=0.09)
+
+
+def test_every_episode_goes_whole_to_one_learner(sampled):
+    (episodes,), _ = sampled(1)
+    shares = TextPPO.shares(SimpleNamespace(_log=lambda found: None), episodes, 3)
+    ids = [episode.id_ for share in shares for episode in share]
+    assert sorted(ids) == sorted(episode.id_ for episode in episodes)
+    tokens = [sum(map(len, share)) for share in shares]
+    assert max(tokens) - min(tokens) <= 12
 
 
 def test_gae_of_whole_episodes():

@@ -9,6 +9,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM
 
+from textgym import RewardError
 from textgym_agents.rllib import current_module, train
 from textgym_agents.rllib.episodes import ADVANTAGES, RETURNS, WEIGHT
 from textgym_agents.rllib.learner import LMLearner
@@ -166,3 +167,43 @@ def test_two_runners_two_learners_and_a_resumed_run_on_one(cluster, config, tmp_
     more = train(resumed, tmp_path, run.timesteps + 90, resume=True)
     assert run.timesteps + 90 <= more.timesteps < run.timesteps + 250
     assert more.tokens_trained > run.tokens_trained
+
+
+def unpayable(episodes):
+    raise ZeroDivisionError("nothing to divide")
+
+
+def test_a_reward_that_raises_ends_the_run_and_says_so(cluster, config, tmp_path):
+    for runners in (0, 1):  # RLlib itself would try again for ever where it is another process
+        made = config(
+            runners=runners, env_config={"max_new_tokens": 12, "rewards": [unpayable, "length:30"]}
+        )
+        with pytest.raises(RewardError, match=r"`unpayable` failed.*nothing to divide"):
+            train(made, tmp_path / str(runners), 200)
+
+
+def test_a_runner_that_is_lost_comes_back_and_no_step_counts_twice(cluster, config, tmp_path):
+    algorithm = config(runners=1).build_algo()
+    seen, share = [], algorithm.shares
+
+    def noted(episodes, learners):
+        seen.extend((episode.id_, len(episode)) for episode in episodes)
+        return share(episodes, learners)
+
+    algorithm.shares = noted
+    try:
+        first = algorithm.train()
+        (runner,) = algorithm.env_runner_group._worker_manager.actors().values()
+        ray.kill(runner, no_restart=False)
+        sampled = trained = first["text"]["tokens_trained_lifetime"]
+        for _ in range(20):
+            result = algorithm.train()
+            sampled = result["env_runners"]["num_env_steps_sampled_lifetime"]
+            trained = result["text"]["tokens_trained_lifetime"]
+            if sampled >= 4 * 96:
+                break
+        assert sampled >= 4 * 96
+        assert len({name for name, _ in seen}) == len(seen)
+        assert trained == sum(length for _, length in seen) < sampled
+    finally:
+        algorithm.stop()

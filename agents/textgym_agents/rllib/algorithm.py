@@ -10,19 +10,21 @@ from typing import Any
 import numpy as np
 import ray
 from ray.rllib.algorithms.ppo import PPO
+from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
-from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.rllib.utils.metrics import (
     ALL_MODULES,
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
     LEARNER_RESULTS,
     LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_SAMPLED,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
     SYNCH_WORKER_WEIGHTS_TIMER,
     TIMERS,
 )
 
+from textgym.errors import RewardError
 from textgym_agents.rllib.episodes import record_of, spread
 
 # Where `train` puts what the texts themselves tell.
@@ -52,13 +54,7 @@ class TextPPO(PPO):
     def training_step(self) -> None:
         """Sample, share the episodes out, learn, send the weights."""
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            episodes, results = synchronous_parallel_sample(
-                worker_set=self.env_runner_group,
-                max_env_steps=self.config.total_train_batch_size,
-                sample_timeout_s=self.config.sample_timeout_s,
-                _uses_new_env_runners=True,
-                _return_metrics=True,
-            )
+            episodes, results = self._sample()
             self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
         learners = max(1, self.config.num_learners)
         if len(episodes) < learners:
@@ -72,6 +68,30 @@ class TextPPO(PPO):
                 policies=set(results[0]) - {ALL_MODULES},
                 inference_only=True,
             )
+
+    def _sample(self) -> tuple[list[SingleAgentEpisode], list[Any]]:
+        """Whole episodes and metrics of all env runners; fewer steps than a batch if they are lost.
+
+        RLlib's own `synchronous_parallel_sample` passes over what the environment raises (a reward
+        that fails, say), so that the same would be tried again for ever.
+        """
+        group, episodes, results, steps = self.env_runner_group, [], [], 0
+        while steps < self.config.total_train_batch_size:
+            if group.num_remote_workers():
+                sampled = group.foreach_env_runner(
+                    sample, local_env_runner=False, timeout_seconds=self.config.sample_timeout_s
+                )
+            else:
+                sampled = [sample(group.local_env_runner)]
+            if not sampled:
+                break
+            for whole, result, failure in sampled:
+                if failure is not None:
+                    raise failure
+                episodes += whole
+                results.append(result)
+                steps += int(result.get(NUM_ENV_STEPS_SAMPLED, 0))
+        return episodes, results
 
     def shares(
         self, episodes: Sequence[SingleAgentEpisode], learners: int
@@ -100,6 +120,21 @@ class TextPPO(PPO):
         self.metrics.log_value((TEXT, TOKENS_TRAINED), tokens, reduce="lifetime_sum")
         for name, value in figures_of(episodes).items():
             self.metrics.log_value((TEXT, name), value, window=1)
+
+
+def sample(runner: EnvRunner) -> tuple[list[SingleAgentEpisode], Any, Exception | None]:
+    """Episodes and metrics of `runner`, and what went wrong where something did.
+
+    That is data here, because RLlib cannot tell it from a lost machine.
+    """
+    try:
+        return runner.sample(), runner.get_metrics(), None
+    except Exception as error:
+        cause = error.__cause__ or error  # RLlib's own says nothing
+        if isinstance(cause, RewardError):
+            return [], {}, RewardError(str(cause))
+        # Not the exception itself, which may not survive the way to another process.
+        return [], {}, RuntimeError(f"{type(cause).__name__} in an env runner: {cause}")
 
 
 def figures_of(episodes: Sequence[SingleAgentEpisode]) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ def connect(
 
     Raises:
         ValueError: for arguments that only a cluster started here can have, and a path too long.
+        ConnectionError: nobody answers at `address`.
     """
     if ray.is_initialized():
         return
@@ -61,8 +63,24 @@ def connect(
             f"`temp_dir` must be at most {_LONGEST_FOLDER} characters long, because sockets lie in "
             f"it, got {given['_temp_dir']!r}."
         )
+    if address is not None:
+        _check_reachable(address)
     options: dict[str, Any] = given if address else {**given, "include_dashboard": False}
     ray.init(address=address, log_to_driver=False, logging_level="warning", **options)
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for minutes, and then say little."""
+    host, _, port = address.rpartition(":")
+    if "/" in host or not port.isdecimal():  # `auto`, and addresses of other kinds
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10.0).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"nobody answers at {address} ({error}). Start Ray there with `ray start --head`, "
+            "or leave the address out to start one here."
+        ) from error
 
 
 @contextmanager
