@@ -101,7 +101,12 @@ class _SlotLayer(CacheLayerMixin):
         return -1
 
 
-Known = tuple[list[tuple[Tensor, Tensor]], Tensor]  # keys and values a layer, last hidden state
+# Keys and values `[H, T, D]` of each layer, and the last hidden state `[d]`.
+Known = tuple[list[tuple[Tensor, Tensor]], Tensor]
+
+
+def _tokens(known: Known) -> int:
+    return known[0][0][0].shape[1]
 
 
 class PromptStore:
@@ -113,7 +118,7 @@ class PromptStore:
 
     def __init__(self, most_tokens: int = 16_384) -> None:
         self.most_tokens = most_tokens
-        self._known: OrderedDict[bytes, tuple[int, Known]] = OrderedDict()
+        self._known: OrderedDict[bytes, Known] = OrderedDict()
         self._tokens = 0
         self._seen: set[int] = set()
 
@@ -122,21 +127,23 @@ class PromptStore:
 
     def __getitem__(self, key: bytes) -> Known:
         self._known.move_to_end(key)
-        return self._known[key][1]
+        return self._known[key]
 
-    def offer(self, key: bytes, known: Known, length: int, *, again: bool) -> None:
-        """Keep a copy of `known`, if the context has come before or comes `again` now."""
-        if not again and hash(key) not in self._seen:
-            if len(self._seen) >= _MOST_SEEN:
-                self._seen.clear()
-            self._seen.add(hash(key))
-            return
-        layers, hidden = known
-        copied = [(keys.clone(), values.clone()) for keys, values in layers], hidden.clone()
-        self._known[key] = (length, copied)
-        self._tokens += length
+    def comes_again(self, key: bytes) -> bool:
+        """Whether the context has come before; from now on it has."""
+        if hash(key) in self._seen:
+            return True
+        if len(self._seen) >= _MOST_SEEN:
+            self._seen.clear()
+        self._seen.add(hash(key))
+        return False
+
+    def keep(self, key: bytes, known: Known) -> None:
+        """Keep `known`, in place of what was used longest ago."""
+        self._known[key] = known
+        self._tokens += _tokens(known)
         while self._tokens > self.most_tokens:
-            self._tokens -= self._known.popitem(last=False)[1][0]
+            self._tokens -= _tokens(self._known.popitem(last=False)[1])
 
     def clear(self) -> None:
         """Forget them, for the weights have changed."""
@@ -283,36 +290,39 @@ class SlotCache:
         for row in rows.tolist():
             same.setdefault(ids[row, : lengths[row]].tobytes(), []).append(row)
         new = {key: of_key for key, of_key in same.items() if key not in self._prompts}
-        first = np.array([of_key[0] for of_key in new.values()], np.int64)
-        for part in _parts(first, lengths):
+        once = np.array([of_key[0] for of_key in new.values()], np.int64)
+        for part in _parts(once, lengths):
             self._prefill(part, input_ids, lengths)
+        # Those that are known before the new ones, which may take their places.
         for key, of_key in same.items():
-            length = int(lengths[of_key[0]])
-            others = of_key[1:] if key in new else of_key
-            if key in new:
-                known = self._read(of_key[0], length)
-                # Kept from the second time on: most prompts never come again.
-                self._prompts.offer(key, known, length, again=len(of_key) > 1)
-            else:
-                known = self._prompts[key]
-            if others:
-                self._write_prompt(torch.tensor(others, device=self.device), length, known)
+            if key not in new:
+                self._write_prompt(of_key, self._prompts[key])
+        for key, (first, *others) in new.items():
+            # Kept from the second time on: most prompts never come again.
+            if self._prompts.comes_again(key) or others:
+                known = self._read(first, int(lengths[first]))
+                self._prompts.keep(key, known)
+                self._write_prompt(others, known)
 
     def _read(self, row: int, length: int) -> Known:
         layers = [
-            (layer.keys[row, :, :length], layer.values[row, :, :length])
+            (layer.keys[row, :, :length].clone(), layer.values[row, :, :length].clone())
             for layer in self.cache.layers
         ]
         return layers, self._hidden[row].clone()
 
-    def _write_prompt(self, rows: Tensor, length: int, known: Known) -> None:
+    def _write_prompt(self, rows: list[int], known: Known) -> None:
+        if not rows:
+            return
+        index = torch.tensor(rows, device=self.device)
         layers, hidden = known
+        length = _tokens(known)
         for layer, (keys, values) in zip(self.cache.layers, layers, strict=True):
             if layer.keys.shape[2] < self.capacity:
                 layer.lazy_initialization(keys[None], values[None])
-            layer.keys[rows, :, :length] = keys
-            layer.values[rows, :, :length] = values
-        self._hidden[rows] = hidden
+            layer.keys[index, :, :length] = keys
+            layer.values[index, :, :length] = values
+        self._hidden[index] = hidden
 
     def _prefill(
         self, rows: NDArray[np.int64], input_ids: Tensor, lengths: NDArray[np.int64]

@@ -174,14 +174,30 @@ def test_prompts_that_come_again_are_not_computed_again(monkeypatch):
     assert computed
 
 
+@pytest.mark.parametrize("most_tokens", [5, 6, 12])
+def test_a_known_prompt_whose_place_is_taken_in_the_same_step(most_tokens):
+    lm = CausalLM(random(LEAN["llama"]), V, C)
+    slots = SlotCache(lm, 4, C)
+    slots._prompts = PromptStore(most_tokens)
+    prompts = np.random.default_rng(0).integers(0, V, (3, 6))
+    lengths = np.full(4, 6)
+    for which in ([0, 0, 1, 1], [2, 2, 0, 1], [1, 0, 0, 2], [2, 2, 2, 1]):
+        ids = np.zeros((4, C), np.int64)
+        ids[:, :6] = prompts[which]
+        torch.testing.assert_close(
+            log_probs(lm, slots, ids, lengths), exact(lm, ids, lengths), atol=1e-4, rtol=0
+        )
+
+
 def test_the_store_of_prompts_is_bounded():
     store = PromptStore(most_tokens=10)
     known = ([(torch.zeros(1, 4, 1), torch.zeros(1, 4, 1))], torch.zeros(1))
     for key in (b"a", b"b", b"c"):
-        store.offer(key, known, 4, again=False)
+        assert not store.comes_again(key)
         assert key not in store
     for key in (b"a", b"b"):
-        store.offer(key, known, 4, again=False)
+        assert store.comes_again(key)
+        store.keep(key, known)
     store[b"a"]  # used, so that the other is the oldest
-    store.offer(b"c", known, 4, again=True)
+    store.keep(b"c", known)
     assert [key in store for key in (b"a", b"b", b"c")] == [True, False, True]
