@@ -14,9 +14,13 @@ from textgym.envs.token_vector_env import TokenVectorEnv
 from textgym.rewards import Reward
 from textgym.wrappers import (
     AddReward,
+    FlatObservation,
+    MaskedActions,
     MaskObservation,
+    ReplaceReward,
     SingleAddReward,
     VectorAddReward,
+    VectorReplaceReward,
     ended,
     get_state,
     set_state,
@@ -127,6 +131,50 @@ def test_a_wrapper_pays_what_the_argument_pays(task, tokenizer, random_actions, 
             if mode is AutoresetMode.DISABLED and (a[2] | a[3]).any():
                 options = {"reset_mask": a[2] | a[3]}
                 assert same(inside.reset(options=options), outside.reset(options=options))
+
+
+def test_a_replaced_reward_is_all_that_is_paid(copy_task, tokenizer, random_actions, same):
+    for mode in MODES:
+        kwargs = {"tokenizer": tokenizer, "autoreset_mode": mode, "max_episode_steps": 4}
+        alone = TokenVectorEnv(
+            copy_task, 4, rewards=[(TokenPay(), 2.0)], score_weight=0.0, **kwargs
+        )
+        # Whatever is paid inside is dropped: the score, the env's own rewards, a wrapper's.
+        inner = TokenVectorEnv(copy_task, 4, rewards=["length:3"], **kwargs)
+        replaced = ReplaceReward(AddReward(inner, own_tokens), TokenPay(), weight=2.0)
+        assert isinstance(replaced, VectorReplaceReward)
+        assert same(alone.reset(seed=0), replaced.reset(seed=0))
+        scores = 0
+        for actions in random_actions(0, (50, 4)):
+            a, b = alone.step(actions), replaced.step(actions)
+            assert same(a, b)
+            scores += len(ended(b[4], mode)[1])
+            if mode is AutoresetMode.DISABLED and (a[2] | a[3]).any():
+                options = {"reset_mask": a[2] | a[3]}
+                assert same(alone.reset(options=options), replaced.reset(options=options))
+        assert scores > 10
+
+
+def test_a_replaced_reward_of_a_single_env_leaves_the_score(copy_task, tokenizer, play):
+    env = ReplaceReward(AddReward(TokenEnv(copy_task, tokenizer=tokenizer), own_tokens), TokenPay())
+    env.reset(options={"prompt": "Copy 5:"})
+    steps = play(env, "5")
+    assert [step[1] for step in steps] == [1.0, 12.0]
+    assert (steps[-1][4]["score"], steps[-1][4]["rewards"]) == (1.0, {"pay": 13.0})
+
+
+@pytest.mark.parametrize("mode", MODES, **by_name)
+def test_vector_wrappers_declare_the_autoreset_mode(copy_task, tokenizer, mode):
+    envs = TokenVectorEnv(copy_task, 2, tokenizer=tokenizer, autoreset_mode=mode)
+    for wrap in (
+        MaskObservation,
+        lambda e: AddReward(e, own_tokens),
+        lambda e: ReplaceReward(e, TokenPay()),
+        lambda e: MaskedActions(e, lambda ids, text: np.ones(tokenizer.vocab_size, bool)),
+        FlatObservation,
+    ):
+        envs = wrap(envs)
+        assert envs.autoreset_mode is envs.metadata["autoreset_mode"] is mode
 
 
 @pytest.mark.parametrize("where", ["argument", "wrapper"])

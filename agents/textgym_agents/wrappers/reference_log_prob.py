@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.utils import RecordConstructorArgs
-from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from torch import nn
 
@@ -19,6 +19,7 @@ from textgym.envs.contexts import Observation
 from textgym.envs.infos import Infos, put_numbers
 from textgym.wrappers import ended
 from textgym.wrappers.snapshots import Snapshots
+from textgym.wrappers.vector import TokenVectorWrapper
 from textgym_agents.lm import CausalLM, SlotCache, load_model, load_tokenizer
 from textgym_agents.rewards.models import shared_model
 
@@ -152,7 +153,7 @@ class SingleReferenceLogProb(
 
 class VectorReferenceLogProb(
     Snapshots,
-    VectorWrapper[Observation, NDArray[np.int64], Observation, NDArray[np.int64], NDArray[Any]],
+    TokenVectorWrapper,
     RecordConstructorArgs,
 ):
     """Pays a vector environment's tokens their reference log-probs; see `ReferenceLogProb`.
@@ -174,7 +175,7 @@ class VectorReferenceLogProb(
             self, model=model, beta=beta, masked=masked, device=device, name=name,
             _disable_deepcopy=True,
         )  # fmt: skip
-        VectorWrapper.__init__(self, env)
+        TokenVectorWrapper.__init__(self, env)
         if not isinstance(env.unwrapped, TokenVectorEnv):
             raise TypeError(
                 f"`env` must be a `TokenVectorEnv`, got {env.unwrapped!r}. Use "

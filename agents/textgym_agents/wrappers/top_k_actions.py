@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.utils import RecordConstructorArgs
-from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
@@ -17,6 +17,7 @@ from textgym.envs.contexts import Observation
 from textgym.envs.infos import Infos, put_numbers
 from textgym.wrappers.observing import stacked, token_spaces, with_finals
 from textgym.wrappers.snapshots import Snapshots
+from textgym.wrappers.vector import AnyVectorWrapper
 from textgym_agents.wrappers.reader import reader_of
 from textgym_agents.wrappers.reference_log_prob import ModelLike
 
@@ -205,7 +206,7 @@ class SingleTopKActions(Snapshots, gym.Wrapper, RecordConstructorArgs):
         self._candidates.set_state(state)
 
 
-class VectorTopKActions(Snapshots, VectorWrapper, RecordConstructorArgs):
+class VectorTopKActions(Snapshots, AnyVectorWrapper, RecordConstructorArgs):
     """The k best tokens as a vector environment's actions; see `TopKActions`."""
 
     def __init__(
@@ -221,7 +222,7 @@ class VectorTopKActions(Snapshots, VectorWrapper, RecordConstructorArgs):
             self, model=model, k=k, observe_log_probs=observe_log_probs, device=device,
             _disable_deepcopy=True,
         )  # fmt: skip
-        VectorWrapper.__init__(self, env)
+        AnyVectorWrapper.__init__(self, env)
         self._candidates = _Candidates(env, model, k, device, env.num_envs)
         self.read_with = (model, device, self._candidates.reader)
         self._observed = observe_log_probs
