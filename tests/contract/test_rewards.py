@@ -8,6 +8,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+)
 
 import textgym  # noqa: F401  # registers the environments
 from textgym.envs.token_vector_env import TokenVectorEnv
@@ -15,7 +23,7 @@ from textgym.episode import Episode, Instance
 from textgym.metrics import METRICS
 from textgym.registration import REGISTRY, make_env
 from textgym.rewards import from_spec
-from textgym.rewards.specs import OWN, known_rewards
+from textgym.rewards.specs import known_rewards
 from textgym.tasks.translation import TranslationTask
 from textgym.tokenization import Tokenizer
 
@@ -49,6 +57,10 @@ SPECS = {
     "unit_test": "python:{folder}/mine.py:checked",  # tests cannot be given in a specification
     "http": "http:{url}/score,low=0,high=1",
     "judge": "judge:{url}/v1,model=small",
+    "classifier": "classifier:{folder}/classifier",
+    "embedding": "embedding:{folder}/judge",
+    "log_prob": "log_prob:{folder}/judge",
+    "perplexity": "perplexity:{folder}/judge",
     "avoid": "avoid:the,fox",
     "budget": "budget:4,cost=0.1",
     "distinct": "distinct:2,window=8",
@@ -105,7 +117,35 @@ def folder(tmp_path_factory):
     )
     (folder / "schema.json").write_text(json.dumps({"type": "object", "required": ["a"]}))
     (folder / "greeting.lark").write_text('start: "hello" " " /[a-z]+/\n')
+    save_models(folder)
     return folder
+
+
+def save_models(folder):
+    """A judge and a classifier, small and random, as Hugging Face files."""
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=TOKENIZER.backend,
+        eos_token=TOKENIZER.eos_token,
+        pad_token=TOKENIZER.eos_token,
+    )
+    torch.manual_seed(0)
+    sizes = {"vocab_size": TOKENIZER.vocab_size, "pad_token_id": TOKENIZER.eos_token_id}
+    gpt2 = GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=256, **sizes)
+    bert = BertConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=256,
+        initializer_range=0.5,
+        **sizes,
+    )
+    for model, name in (
+        (GPT2LMHeadModel(gpt2), "judge"),
+        (BertForSequenceClassification(bert), "classifier"),
+    ):
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
 
 
 class Service(BaseHTTPRequestHandler):
@@ -148,9 +188,8 @@ def reward(request, folder, url, monkeypatch):
         made.close()
 
 
-def test_every_own_reward_is_here():
-    assert set(SPECS) >= set(OWN)
-    assert set(OWN) <= set(known_rewards())
+def test_every_reward_is_here():
+    assert set(SPECS) == set(known_rewards())
 
 
 @pytest.mark.filterwarnings("ignore::textgym.errors.RewardWarning")
