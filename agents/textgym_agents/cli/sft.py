@@ -21,9 +21,8 @@ from textgym_agents.cli.options import EnvOptions, ModelOptions
 from textgym_agents.cli.run_folder import FINISHED, INTERRUPTED, RUNNING, RunFolder
 from textgym_agents.cli.stopping import StopRequest
 from textgym_agents.cli.training import versions
-from textgym_agents.lm import imitation, parameter_count
+from textgym_agents.lm import imitation, parameter_count, suggested_learning_rate
 from textgym_agents.sb3 import LMPolicy
-from textgym_agents.sb3.defaults import suggested_learning_rate
 
 _HELD_OUT_BATCHES = 8
 _REPORTS = 50

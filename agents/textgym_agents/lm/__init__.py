@@ -14,6 +14,7 @@ from textgym_agents.lm.loading import (
     load_tokenizer,
     model_path,
     parameter_count,
+    suggested_learning_rate,
 )
 from textgym_agents.lm.log_probs import Head, pack_support, token_log_probs, unpack_support
 from textgym_agents.lm.lora import LORA_RATE, Adapter, WithoutAdapter, lora_options
@@ -44,6 +45,7 @@ __all__ = [
     "pack_support",
     "parameter_count",
     "sample",
+    "suggested_learning_rate",
     "token_log_probs",
     "unpack_support",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,19 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from textgym.errors import check_positive_int
-from textgym_agents.lm import SamplingRule, load_model, load_tokenizer, parameter_count
+from textgym_agents.lm import (
+    SamplingRule,
+    load_model,
+    load_tokenizer,
+    parameter_count,
+    suggested_learning_rate,
+)
 from textgym_agents.rllib.algorithm import TextPPO
 from textgym_agents.rllib.envs import make_rows, register_envs
 from textgym_agents.rllib.episodes import TokensOnce, WholeEpisodes
 from textgym_agents.rllib.learner import LMLearner
 from textgym_agents.rllib.module import LMModule, check_tokenizer
 
-# Learning rates that work: 3e-4 at 260 thousand parameters, 1e-5 at 124 million.
-_RATE, _SIZE = 3e-4, 260e3
-_EXPONENT = math.log(30.0) / math.log(124e6 / 260e3)
 # Tokens of an iteration in which the learning rate rises.
 _WARMUP_ITERATIONS = 3
 
@@ -61,11 +63,6 @@ class TextPPOConfig(PPOConfig):
                 "`use_kl_loss` needs the logits of every token, which are not kept. Leave it False "
                 "and set `kl_coef` of `rllib_config`."
             )
-
-
-def suggested_learning_rate(parameters: int) -> float:
-    """A learning rate for a model of that many parameters, by a power law between known ones."""
-    return float(_RATE * min(1.0, _SIZE / parameters) ** _EXPONENT)
 
 
 def rllib_config(

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv
 
-# Learning rates that work: 3e-4 at 260 thousand parameters, 1e-5 at 124 million.
-_RATE, _SIZE = 3e-4, 260e3
-_EXPONENT = math.log(30.0) / math.log(124e6 / 260e3)
-
-
-def suggested_learning_rate(parameters: int) -> float:
-    """A learning rate for a model of that many parameters, by a power law between known ones."""
-    return float(_RATE * min(1.0, _SIZE / parameters) ** _EXPONENT)
+from textgym_agents.lm import suggested_learning_rate
 
 
 class WarmedUpRate:

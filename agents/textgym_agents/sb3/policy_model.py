@@ -24,9 +24,10 @@ from textgym_agents.lm import (
     load_model,
     load_tokenizer,
     parameter_count,
+    suggested_learning_rate,
 )
 from textgym_agents.lm.seq2seq_slots import ONE_PROMPT
-from textgym_agents.sb3.defaults import WarmedUpRate, suggested_learning_rate
+from textgym_agents.sb3.defaults import WarmedUpRate
 
 
 class ModelPolicy(ActorCriticPolicy):

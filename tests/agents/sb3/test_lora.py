@@ -11,7 +11,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from textgym import Tokenizer
-from textgym_agents.lm import LORA_RATE
+from textgym_agents.lm import LORA_RATE, suggested_learning_rate
 from textgym_agents.sb3 import (
     CheckpointCallback,
     LMPolicy,
@@ -21,7 +21,6 @@ from textgym_agents.sb3 import (
     make_vec_env,
     ppo_defaults,
 )
-from textgym_agents.sb3.defaults import suggested_learning_rate
 
 TOKENIZER = Tokenizer.load()
 V = TOKENIZER.vocab_size
