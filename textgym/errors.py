@@ -30,6 +30,15 @@ class RewardWarning(UserWarning):
     """A reward that may fail has failed on an episode, which was paid its fallback instead."""
 
 
+def short(text: str, limit: int = 120) -> str:
+    """`text` in quotes, cut to `limit` characters: for messages.
+
+    >>> short("The fox ran home.", 10)
+    "'The fox...'"
+    """
+    return repr(text if len(text) <= limit else text[: limit - 3] + "...")
+
+
 # Longer lists would bury the message.
 _MOST_LISTED = 40
 
@@ -48,6 +57,13 @@ def near_matches(name: str, known: Iterable[str]) -> str:
             hint or f"Known: {', '.join(names[:_MOST_LISTED])} and {len(names) - _MOST_LISTED} more"
         )
     return f"{hint} Known: {', '.join(names)}".strip()
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Raise `ValueError` where the argument `name` has a `value` that is not one of `choices`."""
+    choices = tuple(choices)
+    if value not in choices:
+        raise ValueError(f"`{name}` cannot be {value!r}; {near_matches(str(value), choices)}")
 
 
 def check_known(kind: str, names: Iterable[str], known: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textgym.episode import Episode
-from textgym.errors import near_matches
+from textgym.errors import check_choice
 from textgym.rewards.base import Reward
 
 How = Literal["tag", "boxed", "hash", "last_line", "last_number"]
@@ -137,8 +137,7 @@ def same_answer(one: str, other: str) -> bool:
 
 
 def _check(how: str, tag: str) -> None:
-    if how not in get_args(How):
-        raise ValueError(f"`how` cannot be {how!r}; {near_matches(str(how), get_args(How))}")
+    check_choice("how", how, get_args(How))
     if not tag or tag != tag.strip("<> \t\n"):
         raise ValueError(f'`tag` must be the name of a tag, got {tag!r}. Use `tag="answer"`.')
 

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args, get_origin
 
-from textgym.errors import near_matches
+from textgym.errors import check_choice, near_matches
 
 _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -68,8 +68,7 @@ def convert(key: str, value: str, hint: Any) -> Any:
         return _first_that_fits(key, value, kinds)
     if origin is Literal:
         choices = [str(choice) for choice in get_args(hint)]
-        if value not in choices:
-            raise ValueError(f"`{key}` cannot be {value!r}; {near_matches(value, choices)}")
+        check_choice(key, value, choices)
         return get_args(hint)[choices.index(value)]
     if origin in (list, tuple, Sequence):
         kind = next(iter(get_args(hint)), str)

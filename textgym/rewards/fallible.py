@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 
 from textgym.episode import Episode
-from textgym.errors import RewardWarning
+from textgym.errors import RewardWarning, short
 from textgym.rewards.base import Reward
 
 
@@ -33,11 +33,10 @@ class Fallible(Reward):
         self.failures += 1
         if self.failures <= 3 or str(self.failures).rstrip("0") == "1":
             count = "" if self.failures <= 3 else f" ({self.failures} failures so far)"
-            text = episode.completion_text
-            shown = repr(text if len(text) <= 120 else text[:117] + "...")
             warnings.warn(
-                f"reward `{self.name}` could not judge the completion {shown}: {reason}. It was "
-                f"paid {self.fallback:g}{count}.",
+                f"reward `{self.name}` could not judge the completion "
+                f"{short(episode.completion_text)}: {reason}. "
+                f"It was paid {self.fallback:g}{count}.",
                 RewardWarning,
                 stacklevel=3,
             )

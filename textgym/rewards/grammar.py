@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textgym.episode import Episode
-from textgym.errors import check_positive_int, near_matches
+from textgym.errors import check_choice, check_positive_int
 from textgym.rewards.base import Reward
 from textgym.rewards.parsing import make_reader
 
@@ -69,10 +69,7 @@ class Grammar(Reward):
         max_characters: int = 2_000,
         name: str = "grammar",
     ) -> None:
-        if parser not in ("earley", "lalr"):
-            raise ValueError(
-                f"`parser` cannot be {parser!r}; {near_matches(str(parser), ('earley', 'lalr'))}"
-            )
+        check_choice("parser", parser, ("earley", "lalr"))
         if not isinstance(grammar, str):
             raise TypeError(f"`grammar` must be a grammar or the path of one, got {grammar!r}.")
         path = None

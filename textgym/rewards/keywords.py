@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textgym.episode import Episode
-from textgym.errors import near_matches
+from textgym.errors import check_choice
 from textgym.rewards.base import Reward
 
 WordMode = Literal["share", "all"]
@@ -73,9 +73,7 @@ def split_words(text: str, example: str) -> list[str]:
 
 def check_mode(mode: WordMode) -> WordMode:
     """`mode` if it is one, else raise `ValueError`."""
-    if mode not in get_args(WordMode):
-        known = get_args(WordMode)
-        raise ValueError(f"`mode` cannot be {mode!r}; {near_matches(str(mode), known)}")
+    check_choice("mode", mode, get_args(WordMode))
     return mode
 
 

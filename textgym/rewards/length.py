@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textgym.episode import Episode
-from textgym.errors import check_positive_int, near_matches
+from textgym.errors import check_choice, check_positive_int
 from textgym.rewards.base import Reward
 
 LengthUnit = Literal["words", "characters", "tokens"]
@@ -62,9 +62,7 @@ class Length(Reward):
         self.max = target if target is not None else max
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"`min` must be at most `max`, got min={min}, max={max}.")
-        if unit not in get_args(LengthUnit):
-            hint = near_matches(str(unit), get_args(LengthUnit))
-            raise ValueError(f"`unit` cannot be {unit!r}; {hint}")
+        check_choice("unit", unit, get_args(LengthUnit))
         self.unit = unit
         self.name = name
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textgym.episode import Episode
-from textgym.errors import check_positive_int, near_matches
+from textgym.errors import check_choice, check_positive_int
 from textgym.rewards.base import Reward
 from textgym.rewards.target import targets_of
 
@@ -55,9 +55,7 @@ class Novelty(Reward):
 
     def __init__(self, n: int = 3, against: Against = "prompt", *, name: str = "novelty") -> None:
         self.n = check_positive_int("n", n, "Use `n=3` for phrases of three words.")
-        if against not in get_args(Against):
-            known = near_matches(str(against), get_args(Against))
-            raise ValueError(f"`against` cannot be {against!r}; {known}")
+        check_choice("against", against, get_args(Against))
         self.against = against
         self.name = name
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textgym.episode import Episode
-from textgym.errors import near_matches
+from textgym.errors import check_choice
 from textgym.rewards.base import Reward
 
 # A text is read this far.
@@ -96,10 +96,7 @@ class Readability(Reward):
         language: Language = "en",
         name: str = "readability",
     ) -> None:
-        if language not in _FORMULAS:
-            raise ValueError(
-                f"`language` cannot be {language!r}; {near_matches(str(language), _FORMULAS)}"
-            )
+        check_choice("language", language, _FORMULAS)
         if target_grade is not None and language != "en":
             raise ValueError(
                 f"`target_grade` is for English only, got language={language!r}. Leave it out."

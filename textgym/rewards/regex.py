@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textgym.episode import Episode
-from textgym.errors import near_matches
+from textgym.errors import check_choice
 from textgym.rewards.base import Reward
 
 Mode = Literal["full", "search"]
@@ -68,8 +68,7 @@ class Regex(Reward):
     ) -> None:
         import regex
 
-        if mode not in ("full", "search"):
-            raise ValueError(f"`mode` cannot be {mode!r}; {near_matches(mode, ('full', 'search'))}")
+        check_choice("mode", mode, ("full", "search"))
         if not time_limit > 0:
             raise ValueError(f"`time_limit` must be above 0 seconds, got {time_limit!r}.")
         if not pattern:

@@ -9,25 +9,22 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from textgym.errors import near_matches
+from textgym.metrics import METRICS
 from textgym.rewards.arguments import convert
 from textgym.rewards.base import Reward
 
 # Other packages add theirs under this group of entry points: name = "package.module:Class".
 ENTRY_POINTS = "textgym.rewards"
 
-# Names and classes, which are imported when they are asked for.
+# Names and classes, which are imported when they are asked for. The name of a metric is one too.
 OWN: dict[str, str] = {
     "answer": "textgym.rewards.answer:Answer",
     "avoid": "textgym.rewards.avoidance:Avoid",
-    "bleu": "textgym.rewards.target:Bleu",
     "budget": "textgym.rewards.budget:Budget",
-    "chrf": "textgym.rewards.target:Chrf",
     "clip": "textgym.rewards.combine:Clip",
     "code": "textgym.rewards.code:Code",
     "constraint": "textgym.rewards.lagrangian:Constraint",
     "distinct": "textgym.rewards.distinct:Distinct",
-    "edit_similarity": "textgym.rewards.target:EditSimilarity",
-    "exact_match": "textgym.rewards.target:ExactMatch",
     "format": "textgym.rewards.format:Format",
     "gate": "textgym.rewards.combine:Gate",
     "grammar": "textgym.rewards.grammar:Grammar",
@@ -39,7 +36,6 @@ OWN: dict[str, str] = {
     "length": "textgym.rewards.length:Length",
     "loops": "textgym.rewards.loops:Loops",
     "maths": "textgym.rewards.maths:Maths",
-    "meteor": "textgym.rewards.target:Meteor",
     "minimum": "textgym.rewards.combine:Minimum",
     "normalize": "textgym.rewards.normalize:Normalize",
     "novelty": "textgym.rewards.novelty:Novelty",
@@ -49,16 +45,11 @@ OWN: dict[str, str] = {
     "redistribute": "textgym.rewards.redistribute:Redistribute",
     "regex": "textgym.rewards.regex:Regex",
     "repetition": "textgym.rewards.repetition:Repetition",
-    "rouge1": "textgym.rewards.target:Rouge1",
-    "rouge2": "textgym.rewards.target:Rouge2",
-    "rouge_l": "textgym.rewards.target:RougeL",
     "schedule": "textgym.rewards.schedule:Schedule",
     "shaped": "textgym.rewards.shaping:Shaped",
     "sum": "textgym.rewards.combine:WeightedSum",
     "target": "textgym.rewards.target:Target",
     "task-score": "textgym.rewards.task_score:TaskScore",
-    "ter": "textgym.rewards.target:Ter",
-    "token_f1": "textgym.rewards.target:TokenF1",
     "unit_test": "textgym.rewards.unit_test:UnitTest",
 }
 
@@ -93,6 +84,8 @@ def from_spec(spec: str) -> tuple[Reward, float]:
         if hasattr(kind, "from_parts"):
             return _made_of_parts(name, kind, body.strip()), weight
         arguments = body.partition(":")[2].strip()
+        if name in METRICS:  # `chrf` is `target:chrf`
+            arguments = f"{name},{arguments}"
         return kind.from_arguments(arguments), weight
     except (ImportError, TypeError, ValueError) as error:
         raise ValueError(f"reward {spec!r}: {error}") from error
@@ -110,7 +103,7 @@ def known_rewards() -> list[str]:
     >>> "keywords" in known_rewards()
     True
     """
-    return sorted({*OWN, *_added()})
+    return sorted({*OWN, *METRICS, *_added()})
 
 
 def reward_class(name: str) -> Any:
@@ -119,6 +112,8 @@ def reward_class(name: str) -> Any:
     Raises:
         ValueError: where it needs a package that is not installed.
     """
+    if name in METRICS:
+        name = "target"
     if name not in OWN:
         try:
             return _added()[name].load()

@@ -1,9 +1,8 @@
-"""`Target`: reward a completion for how close it is to its target; one class for each metric."""
+"""`Target`: reward a completion for how close it is to its target, by any metric."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +43,8 @@ class Target(Reward):
     maximises it: 1 by every metric but `meteor`, whose greatest value depends on its length.
 
     Args:
-        metric: a key of `textgym.metrics.METRICS`. Each is a reward of its own too: `Chrf()` is
-            `Target("chrf")`, and the specification ``chrf`` is ``target:chrf``.
+        metric: a key of `textgym.metrics.METRICS`. As a specification its name alone will do:
+            ``chrf`` is ``target:chrf``.
         name: its name in `info["rewards"]`; that of the metric by default.
 
     Raises:
@@ -73,72 +72,3 @@ class Target(Reward):
         """`[B] float32`, in [0, 1]."""
         values = [self.value(e.completion_text, targets_of(e, self.name)) for e in episodes]
         return np.array(values, np.float32)
-
-
-class _Named(Target):
-    """A `Target` whose class says the metric."""
-
-    metric_name: ClassVar[str]
-
-    def __init__(self, *, name: str | None = None) -> None:
-        super().__init__(self.metric_name, name=name)
-
-
-class Bleu(_Named):
-    """`Target` by `textgym.metrics.bleu`."""
-
-    metric_name = "bleu"
-
-
-class Chrf(_Named):
-    """`Target` by `textgym.metrics.chrf`."""
-
-    metric_name = "chrf"
-
-
-class Ter(_Named):
-    """`Target` by `textgym.metrics.ter`: 1 less the translation edit rate."""
-
-    metric_name = "ter"
-
-
-class Rouge1(_Named):
-    """`Target` by `textgym.metrics.rouge1`."""
-
-    metric_name = "rouge1"
-
-
-class Rouge2(_Named):
-    """`Target` by `textgym.metrics.rouge2`."""
-
-    metric_name = "rouge2"
-
-
-class RougeL(_Named):
-    """`Target` by `textgym.metrics.rouge_l`."""
-
-    metric_name = "rouge_l"
-
-
-class Meteor(_Named):
-    """`Target` by `textgym.metrics.meteor`."""
-
-    metric_name = "meteor"
-
-
-class TokenF1(_Named):
-    """`Target` by `textgym.metrics.token_f1`."""
-
-    metric_name = "token_f1"
-
-
-class ExactMatch(_Named):
-    """`Target` by `textgym.metrics.exact_match`."""
-
-    metric_name = "exact_match"
-
-
-class EditSimilarity(_Named):
-    """`Target` by `textgym.metrics.edit_similarity`."""
-
-    metric_name = "edit_similarity"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textgym.episode import Episode
-from textgym.errors import RewardError
+from textgym.errors import RewardError, short
 from textgym.rewards.base import Reward
 from textgym.rewards.function import FunctionReward
 from textgym.rewards.specs import from_spec
@@ -167,8 +167,7 @@ def evaluate(
     position, cause = first or (0, whole)
     episode = episodes[position]
     where = (
-        f"for the completion {_short(episode.completion_text)} of the prompt "
-        f"{_short(episode.prompt)}"
+        f"for the completion {short(episode.completion_text)} of the prompt {short(episode.prompt)}"
         if first
         else f"for {len(episodes)} episodes together, though not for each alone"
     )
@@ -243,7 +242,3 @@ def _located(error: RewardError | None, rows: Sequence[int]) -> RewardError | No
     if error is not None and error.row is not None:
         error.row = rows[error.row]
     return error
-
-
-def _short(text: str, limit: int = 120) -> str:
-    return repr(text if len(text) <= limit else text[: limit - 3] + "...")

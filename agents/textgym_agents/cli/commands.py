@@ -282,8 +282,7 @@ def sft(
     folder = RunFolder(out)
     if not folder.is_empty():
         raise CommandError(f"--out: {folder.path} is not empty. Name another folder.")
-    chosen = {"model": model, "tokenizer": tokenizer, "device": device}
-    models = ModelOptions(**{k: v for k, v in chosen.items() if v is not None})
+    models = ModelOptions.given(model=model, tokenizer=tokenizer, device=device)
     envs = EnvOptions(check_id(env_id), max_new_tokens=max_new_tokens, env=key_values(env or ()))
     given = {
         "demonstrations": demonstrations,
@@ -352,8 +351,7 @@ def export(
         max_new_tokens=max_new_tokens,
         env=key_values(env or ()),
     )
-    chosen = {"model": model, "tokenizer": tokenizer, "device": device}
-    models = ModelOptions(**{k: v for k, v in chosen.items() if v is not None})
+    models = ModelOptions.given(model=model, tokenizer=tokenizer, device=device)
     with stopping(lambda: "stopped; nothing whole was written"), bad_input():
         models.check()
         written, steps = export_to(

@@ -114,6 +114,12 @@ class ModelOptions:
     top_p: float = 1.0
     device: str = "auto"
 
+    @classmethod
+    def given(cls, *, model: str | None, tokenizer: str | None, device: str | None) -> Self:
+        """Those that a person gave; None leaves what is usual."""
+        chosen = {"model": model, "tokenizer": tokenizer, "device": device}
+        return cls(**{name: value for name, value in chosen.items() if value is not None})
+
     def check(self) -> None:
         """Raise for a model folder that is not there, before anything slow happens."""
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):

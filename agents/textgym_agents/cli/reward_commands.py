@@ -143,8 +143,7 @@ def audit_reward(
         max_new_tokens=max_new_tokens,
         env=key_values(env or ()),
     )
-    chosen = {"model": model, "tokenizer": tokenizer, "device": device}
-    models = ModelOptions(**{k: v for k, v in chosen.items() if v is not None})
+    models = ModelOptions.given(model=model, tokenizer=tokenizer, device=device)
     with stopping(lambda: "stopped; nothing was written"), bad_input():
         models.check()
         options.keywords()

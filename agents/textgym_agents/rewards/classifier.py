@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from textgym import Episode
-from textgym.errors import near_matches
+from textgym.errors import check_choice, near_matches
 from textgym.rewards.base import Reward
 from textgym_agents.rewards.models import (
     Judge,
@@ -85,12 +85,8 @@ class Classifier(Reward):
         max_tokens: int = 512,
         name: str = "classifier",
     ) -> None:
-        for key, value, known in (
-            ("output", output, get_args(Output)),
-            ("text", text, get_args(Reads)),
-        ):
-            if value not in known:
-                raise ValueError(f"`{key}` cannot be {value!r}; {near_matches(str(value), known)}")
+        check_choice("output", output, get_args(Output))
+        check_choice("text", text, get_args(Reads))
         self.name = name
         self.output, self.text = output, text
         self.range = _RANGES[output]

@@ -1,4 +1,4 @@
-"""`Target` and its classes: the metrics themselves, several targets, none, and hostile text."""
+"""`Target`: the metrics themselves, several targets, none, and hostile text."""
 
 import pickle
 import sys
@@ -9,21 +9,9 @@ import pytest
 
 from textgym.episode import Episode, Instance, Turn
 from textgym.metrics import METRICS
-from textgym.rewards import target as module
+from textgym.rewards import from_spec, known_rewards
 from textgym.rewards.target import Target
 
-CLASSES = {
-    "bleu": module.Bleu,
-    "chrf": module.Chrf,
-    "ter": module.Ter,
-    "rouge1": module.Rouge1,
-    "rouge2": module.Rouge2,
-    "rouge_l": module.RougeL,
-    "meteor": module.Meteor,
-    "token_f1": module.TokenF1,
-    "exact_match": module.ExactMatch,
-    "edit_similarity": module.EditSimilarity,
-}
 TARGET = "The red fox ran home, and slept."
 TEXTS = [
     "",
@@ -45,14 +33,21 @@ def episode(text, target=TARGET, **data):
     return Episode(instance, ids, ids > 0, text, (Turn("agent", text),), "stop")
 
 
-def test_every_metric_has_a_class():
-    assert CLASSES.keys() == METRICS.keys()
+def test_every_metric_is_a_reward_by_its_name_alone():
+    assert METRICS.keys() <= set(known_rewards())
+    reward, weight = from_spec("rouge_l:name=close*0.5")
+    assert (type(reward), reward.metric, reward.name, weight) == (
+        Target,
+        METRICS["rouge_l"],
+        "close",
+        0.5,
+    )
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_it_pays_the_metric_in_a_batch_as_alone(name):
     expected = np.array([METRICS[name](text.strip(), TARGET) for text in TEXTS], np.float32)
-    for reward in (Target(name), CLASSES[name]()):
+    for reward in (Target(name), from_spec(name)[0]):
         values = reward([episode(text) for text in TEXTS])
         assert values.dtype == np.float32
         assert np.array_equal(values, expected)
@@ -79,9 +74,9 @@ def test_names_and_specs(name):
     assert Target.from_arguments(name).name == name
     reward = Target.from_arguments(f"{name},name=close")
     assert (reward.name, reward.metric, reward.range) == ("close", METRICS[name], (0.0, 1.0))
-    reward = CLASSES[name].from_arguments("")
-    assert (type(reward), reward.name) == (CLASSES[name], name)
-    assert CLASSES[name].from_arguments("name=close").name == "close"
+    reward, _ = from_spec(name)
+    assert (type(reward), reward.metric, reward.name) == (Target, METRICS[name], name)
+    assert from_spec(f"{name}:name=close")[0].name == "close"
     assert pickle.loads(pickle.dumps(reward))([episode("red")]) == reward([episode("red")])
 
 
@@ -110,7 +105,7 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="needs `metric`"):
         Target.from_arguments("")
     with pytest.raises(ValueError, match="one argument too many"):
-        module.Chrf.from_arguments("chrf")
+        from_spec("chrf:chrf")
 
 
 @pytest.mark.parametrize(
