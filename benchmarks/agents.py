@@ -11,7 +11,8 @@ is then scored on the same held-out instances. What a cell holds:
 - normalized_return: by `textgym.scoring`, 0 of random tokens and 1 of the oracle; without the
   price of the KL. The policies sample at temperature 1, but dqn-topk takes its best action.
 - normalized_return_greedy: the most probable token always. None where there is none (random).
-- train_seconds: wall time of `learn`; run cells one at a time (`--jobs 1`) to compare.
+- train_seconds: wall time of `learn`; cpu_seconds: its CPU time, which is what to compare where
+  cells run two at a time, or beside something else.
 - peak_mb: the largest resident memory of the process, libraries and scoring included.
 - tokens: how many it learnt from.
 
@@ -128,7 +129,7 @@ def language_model_cell(make: Callable[..., Any], cell: Cell, options: Any) -> d
     cls, policy, keywords = make(cell.algorithm, envs, LOCK_RATE if on_lock else None)
     model = {"model": lock_model(), "kl_coef": 0.0} if on_lock else {"kl_coef": KL_COEF}
     agent = cls(policy, envs, policy_kwargs=model, seed=cell.seed, device="cpu", **keywords)
-    seconds = timed(lambda: agent.learn(options.tokens))
+    cost = timed(lambda: agent.learn(options.tokens))
     # `evaluate` calls the policy without masks, which then reads them from the observation.
     held_out = make_envs(cell.env, "test", wrappers=[MaskObservation] if masks else [], **masks)
 
@@ -142,7 +143,7 @@ def language_model_cell(make: Callable[..., Any], cell: Cell, options: Any) -> d
         )
         return float(result.mean_reward)
 
-    return figures(cell, score(False), score(True), agent.num_timesteps, seconds)
+    return figures(cell, score(False), score(True), agent.num_timesteps, cost)
 
 
 def dqn_cell(cell: Cell, options: Any) -> dict[str, Any]:
@@ -180,14 +181,14 @@ def dqn_cell(cell: Cell, options: Any) -> dict[str, Any]:
         seed=cell.seed,
         device="cpu",
     )
-    seconds = timed(lambda: agent.learn(options.tokens))
+    cost = timed(lambda: agent.learn(options.tokens))
     score = recipe.mean_score(
         lambda seen: agent.predict(seen, deterministic=True)[0],
         held_out,
         options.episodes,
         SCORING_SEED,
     )
-    return figures(cell, score, score, agent.num_timesteps, seconds)
+    return figures(cell, score, score, agent.num_timesteps, cost)
 
 
 def random_cell(cell: Cell, options: Any) -> dict[str, Any]:
@@ -201,7 +202,7 @@ def random_cell(cell: Cell, options: Any) -> dict[str, Any]:
     score = recipe.mean_score(
         lambda seen: rng.integers(size, size=ROWS), held_out, options.episodes, SCORING_SEED
     )
-    return figures(cell, score, None, 0, 0.0)
+    return figures(cell, score, None, 0, (0.0, 0.0))
 
 
 ALGORITHMS: dict[str, Callable[[Cell, Any], dict[str, Any]]] = {
@@ -232,15 +233,15 @@ class Cell:
         self.seed = int(seed)
 
 
-def timed(learn: Callable[[], Any]) -> float:
-    """Wall time of a call, in seconds."""
-    began = time.perf_counter()
+def timed(learn: Callable[[], Any]) -> tuple[float, float]:
+    """Wall and CPU time of a call, in seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
     learn()
-    return time.perf_counter() - began
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def figures(
-    cell: Cell, score: float, greedy: float | None, tokens: int, seconds: float
+    cell: Cell, score: float, greedy: float | None, tokens: int, cost: tuple[float, float]
 ) -> dict[str, Any]:
     """What a cell holds."""
     import resource
@@ -252,7 +253,8 @@ def figures(
         if greedy is None
         else round(float(normalized(greedy, env)), 4),
         "tokens": tokens,
-        "train_seconds": round(seconds, 1),
+        "train_seconds": round(cost[0], 1),
+        "cpu_seconds": round(cost[1], 1),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
 
@@ -332,7 +334,7 @@ def save(record: dict[str, Any], out: Path) -> None:
 
 def table(cells: Mapping[str, Mapping[str, Any]]) -> str:
     """Means over seeds, one line for each algorithm in each environment."""
-    lines = [f"{'':17} {'':11} return (seeds)              greedy   seconds    MB"]
+    lines = [f"{'':17} {'':11} return (seeds)              greedy     CPU s    MB"]
     for env in ENVS:
         for algorithm in ALGORITHMS:
             found = [cells.get(f"{algorithm}/{env}/{seed}") for seed in SEEDS]
@@ -352,7 +354,7 @@ def row(cells: list[Mapping[str, Any]]) -> str:
     greedy = [cell["normalized_return_greedy"] for cell in cells]
     each = "(" + " ".join(f"{value:.3f}" for value in returns) + ")"
     best = f"{'':6}" if None in greedy else f"{statistics.mean(greedy):6.3f}"
-    seconds = statistics.mean(cell["train_seconds"] for cell in cells)
+    seconds = statistics.mean(cell["cpu_seconds"] for cell in cells)
     memory = max(cell["peak_mb"] for cell in cells)
     return f"{statistics.mean(returns):6.3f} {each:20} {best} {seconds:9.1f} {memory:5.0f}"
 

@@ -58,7 +58,10 @@ def save_checkpoint(root: str | Path, agent: BaseAlgorithm, *, keep: int = 2) ->
         raise
     _sync(root)
     for old in _checkpoints(root)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        # Gone in one step, like it came: a process killed in here leaves no half of a checkpoint.
+        going = root / f"{_PARTIAL}{old.name}"
+        os.replace(old, going)
+        shutil.rmtree(going, ignore_errors=True)
     return folder
 
 
@@ -129,7 +132,7 @@ def load_checkpoint(
     try:
         about = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
         state = pickle.loads((folder / "state.pkl").read_bytes())
-    except (OSError, json.JSONDecodeError, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, json.JSONDecodeError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"{folder} is not a checkpoint ({error}). Expected a folder written by "
             "`save_checkpoint`."

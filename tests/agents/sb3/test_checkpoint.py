@@ -121,6 +121,24 @@ def test_keeps_the_newest(tmp_path):
     assert latest_checkpoint(tmp_path).name == left[-1]
 
 
+def test_a_stop_while_an_old_one_is_removed_leaves_no_half(tmp_path, monkeypatch):
+    agent = make_agent()
+    agent.learn(1)
+    save_checkpoint(tmp_path, agent)
+    agent.learn(1, reset_num_timesteps=False)
+
+    def killed(folder, **_):
+        (folder / "state.pkl").unlink(missing_ok=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("textgym_agents.sb3.checkpoint.shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path, agent, keep=1)
+    monkeypatch.undo()
+    (left,) = tmp_path.glob("step-*")
+    assert load_checkpoint(left, make_envs()).num_timesteps == agent.num_timesteps
+
+
 def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
     agent = make_agent()
     agent.learn(1)
