@@ -29,7 +29,8 @@ from torch.nn import functional
 import textgym  # noqa: F401  # registers the environments
 
 # A small lock, so that some thousand tokens are enough; without these it is that of the benchmark.
-LOCK = {"keys": 2, "pins": 2, "prompt_length": 1, "reward": "dense"}
+# The best that one text earns for all prompts is 0.29: more takes an agent that reads them.
+LOCK = {"keys": 4, "pins": 2, "max_new_tokens": 3, "prompt_length": 1, "reward": "dense"}
 Act = Callable[[dict[str, np.ndarray]], np.ndarray]
 
 
@@ -42,7 +43,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rollout", type=int, default=16, help="steps of each env an update")
     parser.add_argument("--minibatches", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=1e-2)
+    parser.add_argument("--learning-rate", type=float, default=5e-3)
     parser.add_argument("--gamma", type=float, default=1.0)  # 0.99 would reward stopping early
     parser.add_argument("--gae-lambda", type=float, default=0.95)
     parser.add_argument("--clip", type=float, default=0.2)

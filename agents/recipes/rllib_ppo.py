@@ -19,6 +19,10 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
 
 from textgym_agents.lm import load_model, parameter_count
 
@@ -49,6 +53,19 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--out", type=Path, default=Path("runs/rllib_ppo"))
     return parser.parse_args(argv)
+
+
+def random_return(env_id: str, env_config: Mapping[str, Any], seed: int) -> float:
+    """The mean return of random tokens in 256 episodes, of the prompts that are trained on."""
+    envs = gym.make_vec(env_id, num_envs=256, **env_config)
+    envs.reset(seed=seed)
+    envs.action_space.seed(seed)
+    returns, running = np.zeros(envs.num_envs), np.ones(envs.num_envs, bool)
+    while running.any():
+        _, rewards, terminated, truncated, _ = envs.step(envs.action_space.sample())
+        returns += rewards * running
+        running &= ~(terminated | truncated)
+    return float(returns.mean())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,8 +100,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"model: {run.model}; curves: tensorboard --logdir {options.out / 'tensorboard'}")
     if not returns:
         return 0
-    print(f"mean return: {returns[0]:.3f} before, {returns[-1]:.3f} after")
-    return 0 if returns[-1] > returns[0] else 1
+    random = random_return(options.env, config.env_config, options.seed)
+    before, after = returns[0], returns[-1]
+    print(f"mean return: {before:.3f} before, {after:.3f} after, {random:.3f} of a random policy")
+    return 0 if after > before else 1
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 
 import gymnasium as gym
+import numpy as np
 import torch
 from trl import GRPOConfig, GRPOTrainer
 
@@ -35,6 +36,25 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--out", default="runs/trl_grpo", help="folder for the trained model")
     return parser.parse_args()
+
+
+def random_return(options: argparse.Namespace) -> float:
+    """The mean return of random tokens, in as many held-out episodes."""
+    envs = gym.make_vec(
+        options.env,
+        num_envs=options.episodes,
+        split="test",
+        tokenizer=options.model,
+        rewards=options.reward,
+    )
+    envs.reset(seed=options.seed)
+    envs.action_space.seed(options.seed)
+    returns, running = np.zeros(envs.num_envs), np.ones(envs.num_envs, bool)
+    while running.any():
+        _, rewards, terminated, truncated, _ = envs.step(envs.action_space.sample())
+        returns += rewards * running
+        running &= ~(terminated | truncated)
+    return float(returns.mean())
 
 
 def main() -> None:
@@ -74,11 +94,12 @@ def main() -> None:
         eval_dataset=prompts_dataset(env, options.episodes, split="test"),
         processing_class=tokenizer,
     )
+    random = random_return(options)
     before = trainer.evaluate()["eval_reward"]
     trainer.train()
     after = trainer.evaluate()["eval_reward"]
     trainer.save_model(options.out)
-    print(f"mean return on held-out prompts: {before:.3f} before, {after:.3f} after")
+    print(f"mean return: {before:.3f} before, {after:.3f} after, {random:.3f} of a random policy")
 
 
 if __name__ == "__main__":

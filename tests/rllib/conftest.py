@@ -17,7 +17,7 @@ def one_thread():
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # commands start clusters of their own
 def cluster():
     """A small cluster on this machine; stopped whatever happens."""
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -1,7 +1,8 @@
 import pytest
+import ray
 
 from textgym.envs.token_vector_env import TokenVectorEnv
-from textgym_agents.rllib import LMModule, TextPPO, check_cluster, connect
+from textgym_agents.rllib import LMModule, TextPPO, check_cluster, connect, connected
 from textgym_agents.rllib.envs import make_rows
 
 from .conftest import ENV
@@ -69,6 +70,15 @@ def test_what_would_wait_for_ever_is_refused(cluster, config):
         check_cluster(config(runners=3, learners=2))
     with pytest.raises(ValueError, match="GPU"):
         check_cluster(config(runners=1, gpus_per_runner=1))
+
+
+def test_who_is_connected_stays_so(cluster, config):
+    with connected(config()):
+        assert ray.is_initialized()
+    assert ray.cluster_resources()["CPU"] == 4
+    with pytest.raises(ValueError, match="need 5 CPUs"), connected(config(runners=5)):
+        pass
+    assert ray.is_initialized()
 
 
 def test_connect_refuses_what_cannot_be(monkeypatch):

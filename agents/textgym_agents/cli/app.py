@@ -55,6 +55,24 @@ Temperature = Annotated[float | None, typer.Option(help="Of sampling.", show_def
 TopK = Annotated[int | None, typer.Option(help="Of sampling; 0 is off.", show_default="0")]
 TopP = Annotated[float | None, typer.Option(help="Of sampling; 1 is off.", show_default="1.0")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or auto.", show_default="auto")]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        help="sb3, or rllib: PPO in several processes; see docs/cluster.md.", show_default="sb3"
+    ),
+]
+Runners = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Of rllib: processes that write, each --n-envs texts; 0: the main one.",
+        show_default="1",
+    ),
+]
+Learners = Annotated[
+    int | None,
+    typer.Option(min=0, help="Of rllib: processes that learn; 0: the main one.", show_default="0"),
+]
 
 
 def thread_count(text: str) -> int | None:

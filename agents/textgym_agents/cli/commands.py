@@ -11,13 +11,16 @@ import typer
 
 from textgym_agents.cli.app import (
     Device,
+    Engine,
     Env,
     Id,
+    Learners,
     MaxNewTokens,
     Model,
     Prompt,
     Prompts,
     Reward,
+    Runners,
     Temperature,
     Tokenizer,
     TopK,
@@ -144,6 +147,9 @@ def train(
         int | None, typer.Option(min=1, help="Texts written at once.", show_default="64")
     ] = None,
     algo: Annotated[str | None, typer.Option(help="ppo or a2c.", show_default="ppo")] = None,
+    engine: Engine = None,
+    runners: Runners = None,
+    learners: Learners = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="By default what suits the model.")
     ] = None,
@@ -206,6 +212,9 @@ def train(
         "seed": seed,
         "n_envs": n_envs,
         "algo": algo,
+        "engine": engine,
+        "runners": runners,
+        "learners": learners,
         "learning_rate": learning_rate,
         "kl_coef": kl_coef,
         "kl_target": kl_target,

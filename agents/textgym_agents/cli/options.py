@@ -18,6 +18,8 @@ from textgym_agents.cli.errors import CommandError
 
 Algorithm = Literal["ppo", "a2c"]
 ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
+Engine = Literal["sb3", "rllib"]
+ENGINES: tuple[str, ...] = get_args(Engine)
 BUNDLED = "bundled"
 
 
@@ -150,6 +152,9 @@ class TrainOptions:
 
     env: EnvOptions
     model: ModelOptions = ModelOptions()
+    engine: str = "sb3"
+    runners: int | None = None
+    learners: int | None = None
     algo: str = "ppo"
     timesteps: int = 200_000
     seed: int = 0
@@ -165,6 +170,29 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if self.algo not in ALGORITHMS:
             raise CommandError(f"--algo: {self.algo!r}; {near_matches(self.algo, ALGORITHMS)}")
+        if self.engine not in ENGINES:
+            raise CommandError(f"--engine: {self.engine!r}; {near_matches(self.engine, ENGINES)}")
+        other = "sb3" if self.engine == "rllib" else "rllib"
+        for option, given in self._of_engine(other).items():
+            if given:
+                raise CommandError(
+                    f"{option} is for --engine {other}. Leave it out, or use that engine."
+                )
+
+    def _of_engine(self, engine: str) -> dict[str, bool]:
+        """Options that `engine` alone takes, and whether they are given."""
+        if engine == "rllib":
+            return {
+                "--runners": self.runners is not None,
+                "--learners": self.learners is not None,
+            }
+        device = self.model.device
+        return {
+            f"--algo {self.algo}": self.algo != "ppo",
+            "--lora": self.lora is not None,
+            "--redistribute": self.env.redistribute is not None,
+            f"--device {device}": device not in ("auto", "cpu"),
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, from which `from_json` builds an equal object."""
@@ -181,7 +209,15 @@ class TrainOptions:
 
 
 # What may change when a run is resumed: how far and with what care, not what is learned.
-RESUMABLE = ("timesteps", "threads", "checkpoint_every", "eval_episodes", "reward_timeout")
+RESUMABLE = (
+    "timesteps",
+    "threads",
+    "checkpoint_every",
+    "eval_episodes",
+    "reward_timeout",
+    "runners",
+    "learners",
+)
 
 
 def train_options(given: Mapping[str, Any], stored: TrainOptions | None = None) -> TrainOptions:

@@ -16,12 +16,13 @@ from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from textgym.errors import RewardError
 from textgym_agents.cli import threads
 from textgym_agents.cli.building import build_agent, build_envs, device_of
-from textgym_agents.cli.display import Sample, TrainingDisplay, before_and_after, figures_table
+from textgym_agents.cli.display import TrainingDisplay
 from textgym_agents.cli.errors import FAILED as EXIT_FAILED
 from textgym_agents.cli.errors import CommandError, bad_input, is_disk_full, let_go, one_line
 from textgym_agents.cli.heldout import HeldOut
 from textgym_agents.cli.options import TrainOptions
 from textgym_agents.cli.progress import DisplayWriter, Progress
+from textgym_agents.cli.results import sample_rows, show_results
 from textgym_agents.cli.run_folder import FAILED, FINISHED, INTERRUPTED, RUNNING, RunFolder
 from textgym_agents.cli.stopping import StopRequest
 from textgym_agents.sb3.alarms import Alarm, HackingAlarms, Watch
@@ -32,10 +33,8 @@ from textgym_agents.sb3.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from textgym_agents.sb3.evaluation import EvaluationResult
 from textgym_agents.sb3.hindsight import HindsightRewards, pays_late
 
-SAMPLES = 4
 EVALUATIONS = 10
 _LIVE_EPISODES = 64
 _PACKAGES = (
@@ -308,71 +307,6 @@ class TrainingRun:
         return None
 
 
-def sample_rows(result: EvaluationResult, stage: str, step: int) -> list[dict[str, Any]]:
-    """The first texts of `result`, as rows of `samples.jsonl`."""
-    return [
-        {
-            "stage": stage,
-            "timesteps": step,
-            "number": number,
-            "prompt": episode.prompt,
-            "completion": episode.completion_text,
-            "reward": float(reward),
-        }
-        for number, (episode, reward) in enumerate(
-            zip(result.episodes[:SAMPLES], result.returns, strict=False)
-        )
-    ]
-
-
-def show_results(folder: RunFolder, console: Console) -> None:
-    """Texts before and after, the figures, and where everything is."""
-    record = folder.record
-    before, after = (
-        {row["number"]: row for row in folder.samples() if row["stage"] == stage}
-        for stage in ("before", "after")
-    )
-    samples = [
-        Sample(
-            prompt=row["prompt"],
-            before=row["completion"],
-            after=after[number]["completion"],
-            reward_before=row["reward"],
-            reward_after=after[number]["reward"],
-        )
-        for number, row in sorted(before.items())
-        if number in after and after[number]["prompt"] == row["prompt"]
-    ]
-    console.print(before_and_after(samples))
-    rows = [
-        (title, record.get(f"{key}_before"), record.get(f"{key}_after"))
-        for title, key in (
-            ("score, sampled", "score"),
-            ("score, greedy", "score_greedy"),
-            ("reward, sampled", "reward"),
-        )
-    ]
-    console.print(figures_table([row for row in rows if row[1] is not None]))
-    console.print(
-        f"{record['timesteps']:,} tokens in {record['train_seconds']:.0f} s of training "
-        f"({record['tokens_per_s']:,.0f} tokens/s); KL to the base model "
-        f"{record['kl_per_token']:.3f} nats a token.\n"
-        f"{_alarms_line(record)}"
-        f"Model: {folder.model}\nCurves: tensorboard --logdir {folder.tensorboard}",
-        soft_wrap=True,
-    )
-
-
-def _alarms_line(record: Mapping[str, Any]) -> str:
-    names = list(dict.fromkeys(alarm["name"] for alarm in record.get("alarms", ())))
-    if not names:
-        return ""
-    return (
-        f"Alarms: {', '.join(names)}. Read the texts above before you trust the reward; what each "
-        f"alarm means is in run.json under `alarms`.\n"
-    )
-
-
 def _figures(record: Mapping[str, Any], stage: str) -> str:
     parts = []
     if record.get(f"score_{stage}") is not None:
@@ -400,4 +334,8 @@ def train(options: TrainOptions, folder: RunFolder, console: Console, command: s
         )
         show_results(folder, console)
         return True
+    if options.engine == "rllib":
+        with bad_input():  # Ray may not be installed
+            from textgym_agents.cli.cluster import ClusterRun
+        return ClusterRun(options, folder, console, command).run()
     return TrainingRun(options, folder, console, command).run()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
-from textgym_agents.lm.language_model import LanguageModel, disable_dropout
+from textgym_agents.lm.language_model import LanguageModel, cache_name, disable_dropout
 from textgym_agents.lm.lean import LeanBody, lean_body
 from textgym_agents.lm.log_probs import Head
 from textgym_agents.lm.lora import Adapter
@@ -54,8 +53,7 @@ class CausalLM(LanguageModel):
         scale = getattr(config, "logit_scale", None) or 1.0
         self._scale = float(scale / (getattr(config, "logits_scaling", None) or 1.0))
         self._softcap = getattr(config, "final_logit_softcapping", None)
-        accepted = inspect.signature(self.base.forward).parameters
-        self._takes = {name: name in accepted for name in ("position_ids", "past_key_values")}
+        self._cache_name = cache_name(self.base)
         self._additive_mask = getattr(config, "_attn_implementation", "sdpa") == "eager"
         self.lean = True
         self._check_against_model()
@@ -95,8 +93,8 @@ class CausalLM(LanguageModel):
             input_ids=tokens,
             position_ids=position_ids,
             attention_mask=attention_mask,
-            past_key_values=cache,
             use_cache=True,
+            **{self._cache_name: cache},
         ).last_hidden_state
 
     def lean_body(self) -> LeanBody | None:
@@ -120,7 +118,7 @@ class CausalLM(LanguageModel):
         ids = torch.from_numpy(rng.integers(0, self.vocab_size, (3, context))).to(self.device)
         logits = self.model(input_ids=ids, use_cache=False).logits[..., : self.vocab_size]
         schedule = []
-        if self._takes["past_key_values"]:
+        if self._cache_name is not None:
             # Ragged prefill, ragged steps, several tokens at once, a reset, the full context.
             schedule.append(np.array([1, max(1, context // 3), max(1, context // 2)]))
             for step in (1, 1, 3, 1):

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from textgym import Instance
 from textgym.wrappers import ended
-from textgym_agents.lm.causal_lm import CausalLM
+from textgym_agents.lm.language_model import LanguageModel
 from textgym_agents.lm.sampling import SamplingRule, sample
-from textgym_agents.lm.slot_cache import SlotCache
+from textgym_agents.lm.seq2seq_slots import ONE_PROMPT
 
 Observation = dict[str, NDArray[Any]]
 # Tokens `[n]`, their log-probs `[n]` and what they were chosen among (`[n, V] bool` or None), from
@@ -56,7 +56,7 @@ class Step:
 
 
 def play(
-    envs: VectorEnv, instances: Sequence[Instance], lm: CausalLM, choose: Choose
+    envs: VectorEnv, instances: Sequence[Instance], lm: LanguageModel, choose: Choose
 ) -> Iterator[Step]:
     """One episode a row on `instances`, step by step.
 
@@ -71,7 +71,8 @@ def play(
         choose: chooses the tokens, see `chooser`.
 
     Raises:
-        ValueError: `envs` does not reset rows by itself, or there are not as many instances.
+        ValueError: `envs` does not reset rows by itself, there are not as many instances, or a task
+            replies and `lm` is an encoder-decoder model.
     """
     mode = envs.metadata.get("autoreset_mode")
     if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP):
@@ -114,7 +115,7 @@ def play(
         live = live[~over[live]]
 
 
-def chooser(lm: CausalLM, rule: SamplingRule, *, greedy: bool = False) -> Choose:
+def chooser(lm: LanguageModel, rule: SamplingRule, *, greedy: bool = False) -> Choose:
     """Tokens by `rule`, from torch's global generator, or the most probable ones."""
 
     def choose(
@@ -156,9 +157,10 @@ def _harmless_token(envs: VectorEnv) -> int:
 class _Reader:
     """Hidden states at the last token of the rows still writing."""
 
-    def __init__(self, lm: CausalLM, num_envs: int) -> None:
+    def __init__(self, lm: LanguageModel, num_envs: int) -> None:
         self._lm = lm
         self._kept = np.arange(num_envs)  # rows with a slot; the parked ones ride along
+        self._prompts: NDArray[np.int64] | None = None  # where an encoder stops reading
         self._cache: BranchingCache | None = None
         self._ids = np.zeros((num_envs, 0), np.int64)
         self._lengths = np.zeros(num_envs, np.int64)
@@ -170,13 +172,22 @@ class _Reader:
         if self._cache is None:
             return self._first(ids, lengths)
         place = np.searchsorted(self._kept, live)
-        if len(live) * 2 <= len(self._kept):  # slots are copied so often, and not more
+        if self._prompts is not None and (lengths != self._lengths[place] + 1).any():
+            raise ValueError(ONE_PROMPT)
+        if self._leave_parked(len(live)):
             self._cache.take(place)
             self._kept, self._ids, self._lengths = live, ids, lengths
-            return self._cache.last_hidden(ids, lengths)
+            self._prompts = None if self._prompts is None else self._prompts[place]
+            return self._cache.last_hidden(ids, lengths, self._prompts)
         self._ids[place], self._lengths[place] = ids, lengths
-        hidden = self._cache.last_hidden(self._ids, self._lengths)
+        hidden = self._cache.last_hidden(self._ids, self._lengths, self._prompts)
         return hidden if len(live) == len(self._kept) else hidden[torch.from_numpy(place)]
+
+    def _leave_parked(self, live: int) -> bool:
+        """Whether to copy the slots of the rows that still write, and no others."""
+        if self._prompts is None:
+            return live * 2 <= len(self._kept)
+        return live < len(self._kept)  # those that ride along would be read anew at every step
 
     def _first(self, ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> Tensor:
         """Read every prompt once, however many rows it is in."""
@@ -184,7 +195,10 @@ class _Reader:
         _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
         inverse = inverse.reshape(-1)
         self._cache = BranchingCache(self._lm, len(first), ids.shape[1])
-        hidden = self._cache.last_hidden(ids[first], lengths[first])
+        if self._lm.needs_prompt_lengths:
+            self._prompts = lengths.copy()  # nothing is written yet
+        prompts = None if self._prompts is None else self._prompts[first]
+        hidden = self._cache.last_hidden(ids[first], lengths[first], prompts)
         self._cache.take(inverse)
         self._ids, self._lengths = ids, lengths
         return hidden[torch.from_numpy(inverse)]
@@ -199,35 +213,39 @@ class BranchingCache:
         context_size: C, the longest context.
     """
 
-    def __init__(self, lm: CausalLM, num_rows: int, context_size: int) -> None:
+    def __init__(self, lm: LanguageModel, num_rows: int, context_size: int) -> None:
         self._lm = lm
-        self._slots = SlotCache(lm, num_rows, context_size) if lm.incremental else None
+        self._slots = lm.slots(num_rows, context_size) if lm.incremental else None
 
     @torch.no_grad()
-    def last_hidden(self, input_ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> Tensor:
+    def last_hidden(
+        self,
+        input_ids: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        prompt_lengths: NDArray[np.int64] | None = None,
+    ) -> Tensor:
         """`[B, d]` at the last token of the contexts `input_ids [B, C]`, a function of them alone.
 
         Args:
             input_ids: `[B, C] int64`, right-padded.
             lengths: `[B] int64`, at least 1.
+            prompt_lengths: `[B] int64`, for encoder-decoder models.
+
+        Raises:
+            ValueError: an encoder-decoder model, and no `prompt_lengths`.
         """
+        if prompt_lengths is None and self._lm.needs_prompt_lengths:
+            raise ValueError(
+                "searches take causal models, and this is an encoder-decoder one. Take a causal "
+                "model, or sample (`generate`)."
+            )
         ids = torch.from_numpy(input_ids).to(self._lm.device)
         reads = self._lm if self._slots is None else self._slots
-        return reads.last_hidden(ids, lengths)
+        return reads.last_hidden(
+            ids, lengths, *(() if prompt_lengths is None else (prompt_lengths,))
+        )
 
     def take(self, rows: NDArray[np.int64]) -> None:
         """Let row i go on from what row ``rows[i]`` has read; there are as many rows as `rows`."""
-        old = self._slots
-        if old is None:
-            return
-        new = SlotCache(self._lm, len(rows), old.context_size)
-        new.capacity = old.capacity
-        index = torch.from_numpy(np.ascontiguousarray(rows)).to(self._lm.device)
-        for ours, theirs in zip(new.cache.layers, old.cache.layers, strict=True):
-            if theirs.keys is not None:
-                ours.keys, ours.values = theirs.keys[index], theirs.values[index]
-                ours.is_initialized = True
-        new.cached_ids[:] = old.cached_ids[rows]
-        new.cached_lengths[:] = old.cached_lengths[rows]
-        new._hidden = old._hidden[index]
-        self._slots = new
+        if self._slots is not None:
+            self._slots = self._slots.taken(rows)

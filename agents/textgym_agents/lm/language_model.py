@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import operator
 import warnings
 from typing import Any
@@ -235,6 +236,15 @@ class LanguageModel(nn.Module):
 
     def _column(self, lengths: np.ndarray) -> Tensor:
         return torch.from_numpy(lengths).to(self.device)[:, None]
+
+
+def cache_name(body: nn.Module) -> str | None:
+    """What `body.forward` calls its key-value cache; None where it takes none.
+
+    transformers 5.24 renames `past_key_values` to `cache`.
+    """
+    accepted = inspect.signature(body.forward).parameters
+    return next((name for name in ("past_key_values", "cache") if name in accepted), None)
 
 
 def disable_dropout(model: nn.Module) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from textgym_agents.lm.language_model import LanguageModel
+from textgym_agents.lm.language_model import LanguageModel, cache_name
 from textgym_agents.lm.log_probs import Head
 from textgym_agents.lm.lora import Adapter
 from textgym_agents.lm.seq2seq_slots import ONE_PROMPT, Seq2SeqSlots
@@ -66,6 +66,7 @@ class Seq2SeqLM(LanguageModel):
         scaled = getattr(config, "scale_decoder_outputs", False)  # of T5
         self._scale = float(config.d_model) ** -0.5 if scaled else 1.0
         self._additive_mask = getattr(config, "_attn_implementation", "sdpa") == "eager"
+        self._cache_name = cache_name(self.model.get_decoder()) or "past_key_values"
         self._check_against_model()
 
     # ------------------------------------------------------------------ the model's parts
@@ -124,8 +125,8 @@ class Seq2SeqLM(LanguageModel):
             input_ids=targets,
             encoder_hidden_states=encoded,
             encoder_attention_mask=there.long(),
-            past_key_values=cache,
             use_cache=cached,
+            **{self._cache_name: cache},
         )
         return out.last_hidden_state, cache
 
@@ -156,8 +157,8 @@ class Seq2SeqLM(LanguageModel):
                 attention_mask=self._mask(visible),
                 encoder_hidden_states=encoded,
                 encoder_attention_mask=self._mask(there),
-                past_key_values=cache,
                 use_cache=True,
+                **{self._cache_name: cache},
             ).last_hidden_state[:, 0]
 
     def _mask(self, visible: Tensor) -> Tensor:

@@ -95,6 +95,19 @@ class Seq2SeqSlots:
         """Forget every context; the memory is kept."""
         self.cached_lengths[:] = 0
 
+    def taken(self, rows: NDArray[np.int64]) -> Seq2SeqSlots:
+        """Slots whose row i goes on from what row ``rows[i]`` has read."""
+        new = Seq2SeqSlots(self.model, len(rows), self.context_size)
+        index = torch.from_numpy(np.ascontiguousarray(rows)).to(self.device)
+        if self._own:
+            own = [(layer.keys[index], layer.values[index]) for layer in self._own]
+            new._install(own, [(keys[index], values[index]) for keys, values in self._cross])
+            new._hidden = self._hidden[index]
+        new._end = self._end
+        for name in ("cached_ids", "cached_lengths", "prompt_lengths"):
+            getattr(new, name)[:] = getattr(self, name)[rows]
+        return new
+
     @torch.no_grad()
     def last_hidden(
         self, input_ids: Tensor, lengths: NDArray[np.int64], prompt_lengths: NDArray[np.int64]
@@ -248,19 +261,29 @@ class Seq2SeqSlots:
             # Zeros, not empty: a masked NaN would still spread through the product with the values.
             return tensor.new_zeros((self.num_rows, tensor.shape[1], length, tensor.shape[3]))
 
-        for layer in like.self_attention_cache.layers:
-            column = _Column(self)
-            column.keys = zeros(layer.keys, self.capacity)
-            column.values = zeros(layer.values, self.capacity)
-            column.is_initialized = True
-            self._own.append(column)
         length = max(1, self.context_size - 1) + len(self.model.closing)
         length = min(length, self.model.source_size)
-        for layer in like.cross_attention_cache.layers:
-            self._cross.append((zeros(layer.keys, length), zeros(layer.values, length)))
-        self._cache = EncoderDecoderCache(
-            Cache(layers=self._own), Cache(layers=[_Prompt(self) for _ in self._cross])
+        own, cross = (
+            [(zeros(layer.keys, size), zeros(layer.values, size)) for layer in part.layers]
+            for part, size in (
+                (like.self_attention_cache, self.capacity),
+                (like.cross_attention_cache, length),
+            )
         )
+        self._install(own, cross)
         shape = (self.num_rows, self.model.hidden_size)
         dtype = self.model.model.get_output_embeddings().weight.dtype
         self._hidden = torch.zeros(shape, dtype=dtype, device=self.device)
+
+    def _install(
+        self, own: list[tuple[Tensor, Tensor]], cross: list[tuple[Tensor, Tensor]]
+    ) -> None:
+        """Take the keys and values of each layer."""
+        for keys, values in own:
+            column = _Column(self)
+            column.keys, column.values, column.is_initialized = keys, values, True
+            self._own.append(column)
+        self._cross = cross
+        self._cache = EncoderDecoderCache(
+            Cache(layers=self._own), Cache(layers=[_Prompt(self) for _ in cross])
+        )

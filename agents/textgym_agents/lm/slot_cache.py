@@ -7,7 +7,6 @@ what is new: one token as a rule, a whole prompt after a reset, a reply in a dia
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from textgym_agents.lm.prompt_store import Known, PromptStore, tokens_of
+
 # Slots grow by this many positions, so that a pool costs what its contexts need.
 _BLOCK = 64
 # A prefill of many long contexts goes in parts of about this many tokens, to bound its memory.
 _PREFILL_TOKENS = 16_384
-# Contexts remembered as having come once.
-_MOST_SEEN = 100_000
 
 
 class _Write:
@@ -101,56 +100,6 @@ class _SlotLayer(CacheLayerMixin):
         return -1
 
 
-# Keys and values `[H, T, D]` of each layer, and the last hidden state `[d]`.
-Known = tuple[list[tuple[Tensor, Tensor]], Tensor]
-
-
-def _tokens(known: Known) -> int:
-    return known[0][0][0].shape[1]
-
-
-class PromptStore:
-    """Keys and values of contexts that came more than once, the last used ones.
-
-    Args:
-        most_tokens: of all contexts kept, together.
-    """
-
-    def __init__(self, most_tokens: int = 16_384) -> None:
-        self.most_tokens = most_tokens
-        self._known: OrderedDict[bytes, Known] = OrderedDict()
-        self._tokens = 0
-        self._seen: set[int] = set()
-
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._known
-
-    def __getitem__(self, key: bytes) -> Known:
-        self._known.move_to_end(key)
-        return self._known[key]
-
-    def comes_again(self, key: bytes) -> bool:
-        """Whether the context has come before; from now on it has."""
-        if hash(key) in self._seen:
-            return True
-        if len(self._seen) >= _MOST_SEEN:
-            self._seen.clear()
-        self._seen.add(hash(key))
-        return False
-
-    def keep(self, key: bytes, known: Known) -> None:
-        """Keep `known`, in place of what was used longest ago."""
-        self._known[key] = known
-        self._tokens += _tokens(known)
-        while self._tokens > self.most_tokens:
-            self._tokens -= _tokens(self._known.popitem(last=False)[1])
-
-    def clear(self) -> None:
-        """Forget them, for the weights have changed."""
-        self._known.clear()
-        self._tokens = 0
-
-
 class SlotCache:
     """Keys and values of `num_rows` contexts, one slot each.
 
@@ -214,6 +163,20 @@ class SlotCache:
         np.copyto(self.cached_ids, ids)
         np.copyto(self.cached_lengths, lengths)
         return self._hidden.clone()
+
+    def taken(self, rows: NDArray[np.int64]) -> SlotCache:
+        """A cache whose row i goes on from what row ``rows[i]`` has read."""
+        new = SlotCache(self.model, len(rows), self.context_size)
+        new.capacity = self.capacity
+        index = torch.from_numpy(np.ascontiguousarray(rows)).to(self.device)
+        for ours, theirs in zip(new.cache.layers, self.cache.layers, strict=True):
+            if theirs.keys is not None:
+                ours.keys, ours.values = theirs.keys[index], theirs.values[index]
+                ours.is_initialized = True
+        new.cached_ids[:] = self.cached_ids[rows]
+        new.cached_lengths[:] = self.cached_lengths[rows]
+        new._hidden = self._hidden[index]
+        return new
 
     def _ensure(self, longest: int) -> None:
         # One spare position: a row with nothing new is fed a token there that nobody reads.
@@ -316,7 +279,7 @@ class SlotCache:
             return
         index = torch.tensor(rows, device=self.device)
         layers, hidden = known
-        length = _tokens(known)
+        length = tokens_of(known)
         for layer, (keys, values) in zip(self.cache.layers, layers, strict=True):
             if layer.keys.shape[2] < self.capacity:
                 layer.lazy_initialization(keys[None], values[None])

@@ -90,7 +90,7 @@ def connected(
     """A cluster for `config` while entered: that at `address`, or one on this machine alone.
 
     One on this machine counts with as many CPUs as `config` needs, keeps its files in a temporary
-    folder, and leaves nothing behind.
+    folder, and leaves nothing behind. Who is connected already stays so.
 
     Args:
         config: from `rllib_config`.
@@ -100,6 +100,10 @@ def connected(
     Raises:
         ValueError: the cluster is too small for `config`.
     """
+    if ray.is_initialized():
+        check_cluster(config)
+        yield
+        return
     with tempfile.TemporaryDirectory(prefix="tg", ignore_cleanup_errors=True) as folder:
         if address is None:
             connect(

@@ -122,11 +122,6 @@ class CriticFree(OnPolicyAlgorithm):
             given = self.seed if self.seed is not None else getattr(self.env, "seeds", None)
             self._instance_seed = given if isinstance(given, int) else fresh_seed()
         super()._setup_model()
-        if getattr(getattr(self.policy, "lm", None), "needs_prompt_lengths", False):
-            raise ValueError(
-                f"{type(self).__name__} takes causal models, got an encoder-decoder model. Use "
-                "SB3's PPO or A2C with it."
-            )
 
     # ------------------------------------------------------------------ rollouts
     def _draw(self) -> list[Instance]:

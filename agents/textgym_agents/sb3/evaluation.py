@@ -55,7 +55,8 @@ def evaluate(
     over-represented, as they would be among the first to end.
 
     Args:
-        policy: the policy; it is left in evaluation mode.
+        policy: the policy; it is left in evaluation mode. One that takes action masks gets those
+            of `envs`.
         envs: the environments; reset first.
         episodes: how many, at least 1.
         deterministic: the most probable token always, instead of sampling.
@@ -103,7 +104,10 @@ def _play(policy: LMPolicy, envs: TextVecEnv, episodes: int, deterministic: bool
     supports: list[list[NDArray[np.uint8]]] = [[] for _ in quota]
     played: list[list[_Played]] = [[] for _ in quota]
     observation = envs.reset()
+    masked = policy.takes_action_masks and envs.has_attr("action_masks")
     while any(len(p) < q for p, q in zip(played, quota, strict=True)):
+        if masked:  # where `MaskObservation` puts it, too
+            observation = {**observation, "action_mask": np.stack(envs.env_method("action_masks"))}
         tensors = obs_as_tensor(observation, policy.device)
         actions, _, log_prob = policy.act(tensors, deterministic, caller="evaluate")
         support = getattr(log_prob, "support", None)

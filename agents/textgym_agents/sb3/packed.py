@@ -30,6 +30,23 @@ class PackedBatch:
     support: Tensor | None = None
     prompt_lengths: Tensor | None = None
 
+    def __getitem__(self, which: slice) -> PackedBatch:
+        """Some transitions, as a slice of any array `[n]` has them; segments without any go.
+
+        TRPO takes every k-th (`sub_sampling_factor`).
+        """
+        width = self.input_ids.shape[1]
+        index = self.index[which]
+        segments, rows, counts = (index // width).unique(return_inverse=True, return_counts=True)
+        optional = (self.support, which), (self.prompt_lengths, segments)
+        return PackedBatch(
+            self.input_ids[segments],
+            rows * width + index % width,
+            self.actions[which],
+            counts.tolist(),
+            *(None if values is None else values[at] for values, at in optional),
+        )
+
     def parts(self, max_tokens: int) -> Iterator[PackedBatch]:
         """The same in order, in parts of at most `max_tokens` context tokens."""
         num_segments, width = self.input_ids.shape

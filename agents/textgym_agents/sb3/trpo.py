@@ -32,6 +32,8 @@ class TRPOPolicy(LMPolicy):
     an update, so keep ``n_steps * n_envs`` small where V is large (1,000 transitions of 50,257
     tokens: 2 GB). So do the graphs of two derivatives through the whole rollout, with attention
     written out: 2,048 transitions of Story by the bundled model take 2 GB more than PPO does.
+    ``sub_sampling_factor=k`` of TRPO takes every k-th transition, which makes the arrays k times
+    smaller; the graphs are of whole segments still.
 
     TRPO differentiates by one parameter after the other, and each product with the Fisher matrix
     goes through all those graphs. So it is shown a single one: all that learns of the language

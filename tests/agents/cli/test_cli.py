@@ -183,6 +183,8 @@ def test_play_shows_no_control_characters(command):
         (["evaluate", "textgym/Story-v0", "--threads", "many"], ["--threads", "'many'"]),
         (["evaluate", "textgym/Story-v0", "--episodes", "0"], ["--episodes"]),
         (["train", "textgym/Story-v0", "--out", "r", "--algo", "dqn"], ["--algo", "dqn"]),
+        (["train", "textgym/Story-v0", "--out", "r", "--engine", "ray"], ["--engine", "rllib"]),
+        (["train", "textgym/Story-v0", "--out", "r", "--runners", "2"], ["--engine rllib"]),
         (["train", "textgym/Story-v0", "--out", "r", "--model", "./none"], ["no such folder"]),
         (["train", "textgym/Story-v0", "--out", "r", "--seed", "-1"], ["--seed"]),
         (["train", "textgym/Story-v0", "--out", "r", "--reward", "size"], ["unknown reward"]),
@@ -213,6 +215,18 @@ def test_train_into_a_file(command, tmp_path):
     code, _, err = command("train", "textgym/Story-v0", "--out", str(file))
     assert code == 2
     assert_one_line(err, "is a file")
+
+
+def test_an_engine_that_is_not_installed_is_named_with_its_extra(command, tmp_path, monkeypatch):
+    for name in [n for n in sys.modules if n.startswith("textgym_agents.rllib")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "textgym_agents.cli.cluster", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    folder = tmp_path / "run"
+    code, _, err = command("train", "textgym/Story-v0", "--engine", "rllib", "--out", str(folder))
+    assert code == 2
+    assert_one_line(err, "Ray RLlib", "pip install 'textgym[agents,rllib]'")
+    assert not folder.exists()
 
 
 def test_missing_libraries_are_named(tmp_path):

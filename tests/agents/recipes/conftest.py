@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from textgym.tasks.token_lock import TokenLockTask
 
 FOLDER = Path(__file__).parents[3] / "agents" / "recipes"
 
@@ -43,6 +46,30 @@ def scores(capsys):
         return [float(figure) for figure in re.findall(r"\d\.\d{3}", line)]
 
     return run
+
+
+@pytest.fixture
+def blind():
+    """The most to be earned on a recipe's lock without reading prompts, and two standard errors.
+
+    A policy that does not is a lottery of texts, and the best text is at least as good.
+    """
+
+    def best(name: str) -> float:
+        lock = TokenLockTask(**load(name).LOCK)
+        texts = [
+            (" ".join(text), length < lock.max_new_tokens)
+            for length in range(lock.max_new_tokens + 1)
+            for text in itertools.product(lock.letters, repeat=length)
+        ]
+        prompts = lock.prompts("test")
+        means = [
+            sum(lock.score_text(prompt, text, ended=ended) for prompt in prompts) / len(prompts)
+            for text, ended in texts
+        ]
+        return max(means) + 2 * (0.25 / 256) ** 0.5  # of 256 episodes
+
+    return best
 
 
 @pytest.fixture

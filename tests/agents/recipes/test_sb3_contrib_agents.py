@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 
 TIMESTEPS = {
-    "trpo": 8_000,
-    "maskable-ppo": 8_000,
+    "trpo": 12_000,
+    "maskable-ppo": 12_000,
     "recurrent-ppo": 6_000,
     "qr-dqn": 10_000,
     "dqn": 6_000,
-    "a2c": 16_000,
-    "ppo": 8_000,
+    "a2c": 24_000,
+    "ppo": 12_000,
 }
 
 
 @pytest.mark.parametrize("algo", TIMESTEPS)
-def test_it_learns(scores, algo):
+def test_it_learns_to_read_prompts(scores, blind, algo):
     steps = str(TIMESTEPS[algo])
     before, after, random = scores("sb3_contrib_agents", "--algo", algo, "--timesteps", steps)
-    assert after > 0.25 > 0.1 > max(before, random)
+    assert after > blind("sb3_contrib_agents") > 0.1 > max(before, random)
 
 
 def test_it_says_what_to_install(refused):

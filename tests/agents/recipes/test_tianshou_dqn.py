@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 
-def test_it_learns(scores):
+def test_it_learns_to_read_prompts(scores, blind):
     before, after, random = scores("tianshou_dqn", "--steps", "3000")
-    assert after > 0.3 > 0.1 > max(before, random)
+    assert after > blind("tianshou_dqn") > 0.1 > max(before, random)
 
 
 def test_it_says_what_to_install(refused):
@@ -34,5 +34,5 @@ def test_the_network_reads_the_tokens(load_recipe, one_hot):
     seen = env.step(3)[0]
     network = recipe.Network(env.observation_space, 8)
     batch = Batch({key: value[None] for key, value in seen.items()})
-    expected = network.layers(torch.tensor([one_hot(seen, 8, 7)]))
+    expected = network.layers(torch.tensor([one_hot(seen, 8, 3)]))
     torch.testing.assert_close(network(batch)[0], expected)

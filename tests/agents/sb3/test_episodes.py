@@ -109,9 +109,9 @@ def test_the_live_rows_alone_are_read(story, monkeypatch):
     seen = []
     last_hidden = BranchingCache.last_hidden
 
-    def spy(self, ids, lengths):
+    def spy(self, ids, lengths, *prompts):
         seen.append(len(ids))
-        return last_hidden(self, ids, lengths)
+        return last_hidden(self, ids, lengths, *prompts)
 
     monkeypatch.setattr(BranchingCache, "last_hidden", spy)
     torch.manual_seed(0)

@@ -199,12 +199,21 @@ def test_predicts_saves_loads_and_is_evaluated(tmp_path):
     with torch.no_grad():
         probs = agent.policy.get_distribution(obs, masks).distribution.probs
     assert (probs[~torch.from_numpy(masks)] == 0).all()
-    # sb3-contrib's own evaluation passes masks; ours reads them where `MaskObservation` puts them.
+    # sb3-contrib's own evaluation passes masks, and so does ours.
     mean, _ = evaluate_policy(agent, envs, 32)
-    observed = make_envs(8, wrappers=[MaskObservation])
-    assert evaluate(agent.policy, observed, 32, deterministic=True).mean_reward == pytest.approx(
-        mean, abs=0.3
-    )
+    ours = evaluate(agent.policy, make_envs(8), 32, deterministic=True)
+    assert ours.mean_reward == pytest.approx(mean, abs=0.3)
+
+
+def test_evaluation_passes_the_masks_of_the_environments():
+    policy = make_agent().policy
+    plain = evaluate(policy, make_envs(8), 32, seed=0)
+    observed = evaluate(policy, make_envs(8, wrappers=[MaskObservation]), 32, seed=0)
+    written = [e.completion_ids.tolist() for e in plain.episodes]
+    assert written == [e.completion_ids.tolist() for e in observed.episodes]
+    assert not {token for text in written for token in text} & set(BANNED)
+    # The policy is its reference: a KL that is not 0 were one of a distribution without the masks.
+    assert plain.mean_kl_per_token == pytest.approx(0.0, abs=1e-5)
 
 
 def test_environments_without_masks_are_refused():

@@ -238,3 +238,29 @@ def test_a_model_that_cannot_be_differentiated_twice_is_refused():
     model.set_attn_implementation = lambda name: None
     with pytest.raises(ValueError, match="cannot be differentiated twice, which TRPO needs"):
         make_agent(lambda: model)
+
+
+@pytest.mark.parametrize("policy", [{}, {"top_k": 3}])
+@pytest.mark.parametrize("factor", [3, 17])  # some segments have none that is taken
+def test_sub_sampling_takes_every_kth_transition(policy, factor):
+    agent = make_agent(steps=6, n_envs=8, policy=policy)
+    collect(agent)
+    agent.policy.set_training_mode(True)
+    (batch,) = agent.rollout_buffer.get(None)
+    whole, few = batch.observations, batch.observations[::factor]
+    all_logits = agent.policy.get_distribution(whole).distribution.logits
+    some_logits = agent.policy.get_distribution(few).distribution.logits
+    torch.testing.assert_close(some_logits, all_logits[::factor], atol=1e-5, rtol=1e-5)
+    assert torch.equal(few.actions, batch.actions.long().flatten()[::factor])
+    assert sum(few.counts) == len(few.index) == -(-len(whole.index) // factor)
+    assert min(few.counts) > 0
+    assert len(few.input_ids) == len(few.counts) < len(whole.input_ids)
+
+
+def test_trpo_learns_from_a_part_of_the_transitions():
+    agent = make_agent(sub_sampling_factor=4)
+    before = torch.cat([p.detach().flatten() for p in agent.policy.lm.parameters()])
+    agent.learn(2 * agent.n_steps * agent.n_envs)
+    after = torch.cat([p.detach().flatten() for p in agent.policy.lm.parameters()])
+    assert not torch.equal(before, after)
+    assert 0 < agent.logger.name_to_value["train/kl_divergence_loss"] < agent.target_kl
