@@ -168,9 +168,15 @@ def interquartile_mean(values: ArrayLike) -> float:
     >>> interquartile_mean([0.0, 0.4, 0.6, 100.0])
     0.5
     """
-    ordered = np.sort(_checked(values))
-    cut = len(ordered) // 4
-    return float(ordered[cut : len(ordered) - cut].mean())
+    return float(interquartile_means(_checked(values)))
+
+
+def interquartile_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`interquartile_mean` over the last axis, `[..., n]` to `[...]`, of many samples at once."""
+    count = values.shape[-1]
+    cut = count // 4
+    middle = np.sort(values, axis=-1)[..., cut : count - cut]
+    return np.asarray(middle.mean(axis=-1))
 
 
 def bootstrap_interval(
@@ -197,13 +203,26 @@ def bootstrap_interval(
     """
     data = _checked(values)
     check_positive_int("resamples", resamples)
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"`confidence` must be between 0 and 1, got {confidence!r}. Use 0.95.")
     count = len(data)
     found = [float(statistic(data[rng.integers(count, size=count)])) for _ in range(resamples)]
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(found, [tail, 1.0 - tail])
+    low, high = percentile_interval(found, confidence)
     return float(low), float(high)
+
+
+def percentile_interval(found: ArrayLike, confidence: float) -> NDArray[np.float64]:
+    """The ends of what is left of `found` over its last axis, the tails cut: `[2, ...]`.
+
+    Args:
+        found: `[..., resamples]`, a statistic of each resample.
+        confidence: the share to be kept, in (0, 1).
+
+    Raises:
+        ValueError: such a share there is not.
+    """
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"`confidence` must be between 0 and 1, got {confidence!r}. Use 0.95.")
+    tail = (1.0 - confidence) / 2.0
+    return np.quantile(np.asarray(found, np.float64), [tail, 1.0 - tail], axis=-1)
 
 
 def _checked(values: ArrayLike) -> NDArray[np.float64]:

@@ -87,13 +87,14 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 
 
 def test_import_is_fast(run_fresh):
-    """Under half a second; what is heavy is imported when an environment is made."""
+    """Milliseconds beyond what it needs; what is heavy is imported when an environment is made."""
     code = """
 import sys, time
-start = time.perf_counter()
+import gymnasium, numpy
+start = time.process_time()
 import textgym
-seconds = time.perf_counter() - start
-assert seconds < 0.5, seconds
+seconds = time.process_time() - start
+assert seconds < 0.2, seconds
 assert not {"torch", "tokenizers", "transformers"} & set(sys.modules)
 """
     run_fresh(code)

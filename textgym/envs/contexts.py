@@ -38,7 +38,9 @@ class Contexts:
         # Where each row's unfinished turn began, and the spans [start, end) of replies before it.
         self.turn_starts = np.zeros(num_envs, np.int64)
         self.reply_spans: list[tuple[tuple[int, int], ...]] = [()] * num_envs
-        self._written: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+        self._ones = np.ones(capacity, np.bool_)
+        # Rows, positions and tokens of the step before, and the rows that changed otherwise.
+        self._written: tuple[NDArray[np.int64], ...] | None = None
         self._rewritten: list[int] = []
 
     @staticmethod
@@ -55,8 +57,8 @@ class Contexts:
             return
         current, other = self._sets
         if self._written is not None:
-            rows, positions = self._written
-            other["input_ids"][rows, positions] = current["input_ids"][rows, positions]
+            rows, positions, tokens = self._written
+            other["input_ids"][rows, positions] = tokens
             other["attention_mask"][rows, positions] = 1
         if self._rewritten:
             for key in ("input_ids", "attention_mask"):
@@ -73,11 +75,11 @@ class Contexts:
         observation["input_ids"][rows, positions] = tokens
         observation["attention_mask"][rows, positions] = 1
         self.lengths[rows] = positions + 1
-        remaining = observation["remaining"]
-        remaining[rows, 0] -= 1
+        left = observation["remaining"][rows, 0] - 1
+        observation["remaining"][rows, 0] = left
         if len(self._sets) == 2:
-            self._written = (rows, positions)
-        exhausted: NDArray[np.bool_] = remaining[rows, 0] == 0
+            self._written = (rows, positions, tokens)
+        exhausted: NDArray[np.bool_] = left == 0
         return exhausted
 
     def load(self, row: int, prompt_ids: NDArray[np.int64]) -> None:
@@ -116,7 +118,7 @@ class Contexts:
 
     def completion_mask(self, row: int) -> NDArray[np.bool_]:
         """`[T] bool`, read-only, True at the agent's own tokens of `row`."""
-        mask = np.ones(self.lengths[row], np.bool_)
+        mask = self._ones[: self.lengths[row]].copy()
         mask[: self.prompt_lengths[row]] = False
         for start, end in self.reply_spans[row]:
             mask[start:end] = False

@@ -60,6 +60,11 @@ class Ledger:
         """The added rewards."""
         return [payer.term for payer in self._payers]
 
+    @property
+    def payers(self) -> list[TermPayer]:
+        """Those who pay the added rewards."""
+        return self._payers
+
     def begin(self, rows: Sequence[int]) -> None:
         """Let `rows` start anew."""
         for row in rows:

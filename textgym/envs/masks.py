@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,14 +49,17 @@ class ActionMask:
         return table
 
     def check(
-        self, rows: NDArray[np.int64], tokens: NDArray[np.integer], generated: NDArray[np.int64]
+        self,
+        rows: NDArray[np.int64],
+        tokens: NDArray[np.integer],
+        generated: Callable[[], NDArray[np.int64]],
     ) -> NDArray[np.int64]:
         """Return `tokens` as int64 if each is a token id that its row may choose.
 
         Args:
             rows: `[N] int64`, the rows that act.
             tokens: `[N]` of any integer dtype, their actions.
-            generated: `[B] int64`, the tokens of its own that each row holds.
+            generated: gives `[B] int64`, the tokens of its own that each row holds.
 
         Raises:
             ValueError: naming the first that is not.
@@ -72,7 +75,7 @@ class ActionMask:
             )
         ids = tokens.astype(np.int64)
         if self.applies:
-            early = generated[rows] < self.min_new_tokens
+            early = generated()[rows] < self.min_new_tokens
             faulty = ~self._allowed[ids] | (early & (ids == self._eos))
             if faulty.any():
                 i = int(np.argmax(faulty))

@@ -22,7 +22,7 @@ from textgym.envs.rendering import RENDER_MODES, Scene, ansi, rgb_array
 from textgym.envs.streams import InstanceStreams, Seed, chosen_instances, reset_rows
 from textgym.episode import Episode, Instance
 from textgym.errors import check_positive_int
-from textgym.rewards.terms import RewardTerm, reward_terms
+from textgym.rewards.terms import RewardTerm, TermPayer, reward_terms
 from textgym.seeding import check_split
 from textgym.spaces import TokenSpace
 from textgym.tasks.base import Task
@@ -177,7 +177,6 @@ class TokenVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         self._streams = InstanceStreams(self.task, self.split, n)
         self._prompt_ids: dict[str, NDArray[np.int64]] = {}
         self._all = np.arange(n)
-        self._steps = np.zeros(n, np.int64)
         # Rows that await a reset, and those whose episode was closed by a score.
         self._over = np.ones(n, np.bool_)
         self._closed = np.zeros(n, np.bool_)
@@ -222,7 +221,6 @@ class TokenVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
             self._contexts.load(row, prompt_ids)
         self._conversations.begin(rows, instances)
         self._ledger.begin(rows)
-        self._steps[rows] = 0
         self._over[rows] = False
         self._closed[rows] = False
         put_objects(infos, "prompt", rows, [i.prompt for i in instances], self.num_envs)
@@ -268,14 +266,13 @@ class TokenVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         terminated = np.zeros(self.num_envs, np.bool_)
         truncated = np.zeros(self.num_envs, np.bool_)
         exhausted = self._contexts.append(rows, tokens)
-        self._steps[rows] += 1
-        if self.max_episode_steps is not None:
-            truncated[rows] = self._steps[rows] >= self.max_episode_steps
+        if self.max_episode_steps is not None:  # each step of a row is a token of its own
+            truncated[rows] = self._contexts.generated()[rows] >= self.max_episode_steps
         stopped = tokens == self.tokenizer.eos_token_id
         same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
         reports: Infos = {} if same_step else infos
         ended: Records = ([], [])
-        ending = np.flatnonzero(stopped | exhausted)
+        ending = (stopped | exhausted).nonzero()[0]
         if ending.size:
             ended = self._conversations.end_turns(
                 rows[ending].tolist(), stopped[ending].tolist(), rewards
@@ -314,7 +311,7 @@ class TokenVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
                 )
             rows = np.flatnonzero(~self._over)
             tokens = tokens[rows]
-        return rows, self._mask.check(rows, tokens, self._contexts.generated())
+        return rows, self._mask.check(rows, tokens, self._contexts.generated)
 
     def unfinished(self) -> tuple[list[int], list[Episode]]:
         """The rows in mid-episode that hold a token of their own, and their records so far.
@@ -363,6 +360,11 @@ class TokenVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         return self._ledger.terms
 
     @property
+    def reward_payers(self) -> list[TermPayer]:
+        """Those who pay these rewards."""
+        return self._ledger.payers
+
+    @property
     def ended(self) -> bool:
         """Whether a row awaits a reset."""
         return self._started and bool(self._over.any())
@@ -402,7 +404,6 @@ class TokenVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         return {
             "identity": self._identity(),
             **{name: getattr(self, f"_{name}").get_state() for name in _PARTS},
-            "steps": self._steps.copy(),
             "over": self._over.copy(),
             "closed": self._closed.copy(),
             "cut": dict(self._cut),
@@ -423,6 +424,6 @@ class TokenVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
                 )
         for name in _PARTS:
             getattr(self, f"_{name}").set_state(state[name])
-        self._steps, self._over = state["steps"].copy(), state["over"].copy()
-        self._closed, self._cut = state["closed"].copy(), dict(state["cut"])
+        self._over, self._closed = state["over"].copy(), state["closed"].copy()
+        self._cut = dict(state["cut"])
         self._started = state["started"]

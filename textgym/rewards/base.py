@@ -39,6 +39,8 @@ class Reward(abc.ABC):
         timeout: seconds that one call may take before it counts as failed; None is no limit. Only
             kept in the main thread, and not on Windows.
         learning: whether it may change as it is used; False while held-out texts are judged.
+        thread_safe: whether several threads may call it at the same time, each about some of the
+            episodes: no episode's reward may depend on which others are asked about.
     """
 
     name: str = "reward"
@@ -47,6 +49,7 @@ class Reward(abc.ABC):
     parts: tuple[Reward, ...] = ()
     timeout: float | None = None
     learning: bool = True
+    thread_safe: bool = False
 
     @abc.abstractmethod
     def __call__(self, episodes: Sequence[Episode]) -> NDArray[np.float32]:
@@ -73,6 +76,12 @@ class Reward(abc.ABC):
     def keeps_time(self) -> bool:
         """Whether it, or a part of it, has limits of its own to the time that it takes."""
         return any(part.keeps_time for part in self.parts)
+
+    @property
+    def learns(self) -> bool:
+        """Whether it, or a part of it, has something to keep in `own_state`."""
+        own = type(self).own_state is not Reward.own_state
+        return own or any(part.learns for part in self.parts)
 
     def bind(self, tokenizer: Tokenizer, score: ScoreFunction) -> None:
         """Get to know an environment that will pay this reward; called once by each.

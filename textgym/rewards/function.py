@@ -20,7 +20,8 @@ class FunctionReward(Reward):
     """A user's function as a reward.
 
     Args:
-        function: takes a list of B episodes, returns B floats.
+        function: takes a list of B episodes, returns B floats. Where it has an attribute
+            `thread_safe` that is true, so is the reward.
         name: its name in `info["rewards"]`; that of the function by default, and ``"reward"`` for
             a lambda.
         range: the least and the greatest value it can give, where known.
@@ -48,6 +49,7 @@ class FunctionReward(Reward):
         self.name = name or ("reward" if own_name == "<lambda>" else own_name)
         self.range = range
         self.timeout = timeout
+        self.thread_safe = bool(getattr(function, "thread_safe", False))
 
     def __call__(self, episodes: Sequence[Episode]) -> NDArray[np.float32]:
         """`[B] float32`, what the function returns; an array of its shape if that is not [B]."""

@@ -84,10 +84,16 @@ class TermPayer:
     Args:
         term: the reward.
         num_envs: B.
+
+    Attributes:
+        deferred: True while somebody else judges the episodes that end, and pays for them later:
+            then nothing is paid here, and totals are NaN, for they are not known yet. Per-token
+            rewards cannot be deferred.
     """
 
     def __init__(self, term: RewardTerm, num_envs: int) -> None:
         self.term = term
+        self.deferred = False
         self.paid = np.zeros(num_envs, np.float64)
 
     def pay(
@@ -113,6 +119,8 @@ class TermPayer:
         if not term.reward.per_token:
             if not rows:
                 return np.zeros(0), None
+            if self.deferred:
+                return np.full(count, np.nan), None
             values, error = evaluate(term.reward, term.name, episodes)
             totals = term.weight * values
             rewards[rows] += totals

@@ -7,6 +7,7 @@ from textgym.wrappers.add_reward import (
     SingleReplaceReward,
     VectorAddReward,
     VectorReplaceReward,
+    reward_payers_of,
     reward_terms_of,
 )
 from textgym.wrappers.completion_actions import CompletionActions, CompletionSpace
@@ -66,6 +67,7 @@ __all__ = [
     "VectorTextObservation",
     "ended",
     "get_state",
+    "reward_payers_of",
     "reward_terms_of",
     "set_state",
 ]

@@ -186,6 +186,11 @@ class VectorAddReward(
         """The reward, with its name and weight."""
         return self._payer.term
 
+    @property
+    def payer(self) -> TermPayer:
+        """The one who pays it."""
+        return self._payer
+
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, Infos]:
@@ -252,6 +257,24 @@ def reward_terms_of(env: Any) -> list[RewardTerm]:
             outer.append(env.term)
         env = env.env
     return [*env.reward_terms, *reversed(outer)]
+
+
+def reward_payers_of(env: Any) -> list[TermPayer]:
+    """Those who pay the rewards on top of the score, innermost first.
+
+    Those whose pay is dropped by a `ReplaceReward` around them are left out.
+
+    Args:
+        env: a `TokenVectorEnv`, wrapped or not.
+    """
+    outer: list[TermPayer] = []
+    while env is not env.unwrapped:
+        if isinstance(env, VectorAddReward):
+            outer.append(env.payer)
+            if env.replaces:
+                return outer[::-1]
+        env = env.env
+    return [*env.reward_payers, *reversed(outer)]
 
 
 def _check_new(components: dict[str, Any], name: str) -> None:

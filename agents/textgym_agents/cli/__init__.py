@@ -1,4 +1,4 @@
-"""The command line: `textgym list | play | train | evaluate`.
+"""The command line: `textgym list | play | train | evaluate | bench`.
 
 Nothing here imports torch until a model is needed, so that `textgym list` answers at once.
 """

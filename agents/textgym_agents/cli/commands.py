@@ -146,6 +146,14 @@ def train(
     n_envs: Annotated[
         int | None, typer.Option(min=1, help="Texts written at once.", show_default="64")
     ] = None,
+    scoring_workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Judge texts in N threads while others are written, for rewards that wait.",
+        ),
+    ] = None,
     algo: Annotated[str | None, typer.Option(help="ppo or a2c.", show_default="ppo")] = None,
     engine: Engine = None,
     runners: Runners = None,
@@ -185,6 +193,9 @@ def train(
         bool,
         typer.Option("--resume", help="Continue the run in the folder; start it if there is none."),
     ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show at the end where the time went.")
+    ] = False,
 ) -> None:
     """Teach a language model by reinforcement learning."""
     from rich.console import Console
@@ -211,6 +222,7 @@ def train(
         "timesteps": timesteps,
         "seed": seed,
         "n_envs": n_envs,
+        "scoring_workers": scoring_workers,
         "algo": algo,
         "engine": engine,
         "runners": runners,
@@ -244,7 +256,7 @@ def train(
 
     command = shlex.join(["textgym", *context.obj])
     with stopping(stopped_at_once):
-        finished = train_into(options, folder, Console(highlight=False), command)
+        finished = train_into(options, folder, Console(highlight=False), command, profile=profile)
     if not finished:
         raise Stopped(
             f"stopped after {folder.record['timesteps']:,} of {options.timesteps:,} tokens; "

@@ -28,7 +28,11 @@ def run(args: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
         try:
-            from textgym_agents.cli import commands, reward_commands  # noqa: F401  # register
+            from textgym_agents.cli import (  # noqa: F401  # register
+                bench_commands,
+                commands,
+                reward_commands,
+            )
             from textgym_agents.cli.app import app
         except ModuleNotFoundError as error:
             if error.name and error.name.split(".")[0] in ("textgym", "textgym_agents"):

@@ -159,6 +159,7 @@ class TrainOptions:
     timesteps: int = 200_000
     seed: int = 0
     n_envs: int = 64
+    scoring_workers: int | None = None
     learning_rate: float | None = None
     kl_coef: float | None = None
     kl_target: float | None = None
@@ -190,6 +191,7 @@ class TrainOptions:
         return {
             f"--algo {self.algo}": self.algo != "ppo",
             "--lora": self.lora is not None,
+            "--scoring-workers": self.scoring_workers is not None,
             "--redistribute": self.env.redistribute is not None,
             f"--device {device}": device not in ("auto", "cpu"),
         }
@@ -215,6 +217,7 @@ RESUMABLE = (
     "checkpoint_every",
     "eval_episodes",
     "reward_timeout",
+    "scoring_workers",
     "runners",
     "learners",
 )

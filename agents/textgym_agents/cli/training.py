@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from textgym_agents.cli.results import sample_rows, show_results
 from textgym_agents.cli.run_folder import FAILED, FINISHED, INTERRUPTED, RUNNING, RunFolder
 from textgym_agents.cli.stopping import StopRequest
 from textgym_agents.sb3.alarms import Alarm, HackingAlarms, Watch
+from textgym_agents.sb3.async_scoring import AsyncScoring
 from textgym_agents.sb3.callbacks import TextMetrics
 from textgym_agents.sb3.checkpoint import (
     CheckpointCallback,
@@ -56,15 +57,23 @@ class TrainingRun:
         folder: where it leaves its results; already checked.
         console: where to write.
         command: the command line, for `run.json`.
+        profile: show, and put in `run.json`, where the time went.
     """
 
     def __init__(
-        self, options: TrainOptions, folder: RunFolder, console: Console, command: str
+        self,
+        options: TrainOptions,
+        folder: RunFolder,
+        console: Console,
+        command: str,
+        *,
+        profile: bool = False,
     ) -> None:
         self.options = options
         self.folder = folder
         self.console = console
         self.command = command
+        self.profile = profile
         self.held_out = HeldOut(options.env, options.model, seed=options.seed)
 
     def run(self) -> bool:
@@ -84,10 +93,11 @@ class TrainingRun:
             self.agent = self._agent()
             self.folder.create()
         try:
-            self._start()
-            finished = self._learn() if self._remaining() else self._learned_all()
-            if finished:
-                self._finish()
+            with self._profiled():
+                self._start()
+                finished = self._learn() if self._remaining() else self._learned_all()
+                if finished:
+                    self._finish()
             return finished
         except KeyboardInterrupt:
             self._salvage(INTERRUPTED)
@@ -100,6 +110,26 @@ class TrainingRun:
             raise explained from error
         finally:
             self.envs.close()
+
+    @contextlib.contextmanager
+    def _profiled(self) -> Iterator[None]:
+        if not self.profile:
+            yield
+            return
+        from textgym_agents.cli import profiling
+
+        watch = profiling.Stopwatch(profiling.clock_of(self.agent.device))
+        profiling.watch_run(watch, self)
+        before = int(self.agent.num_timesteps)
+        watch.start()
+        try:
+            yield
+        finally:
+            watch.stop()
+            tokens = int(self.agent.num_timesteps) - before
+            self.folder.record["profile"] = profiling.to_json(watch, tokens)
+        self.folder.update({})
+        self.console.print(profiling.table(self.folder.record["profile"]))
 
     # ------------------------------------------------------------------ before
     def _agent(self) -> Any:
@@ -181,7 +211,9 @@ class TrainingRun:
             )
             every = CheckpointCallback(self.folder.checkpoints, options.checkpoint_every)
             alarms = self._alarms(display)
-            late = [HindsightRewards()] if pays_late(self.envs) else []
+            late: list[Any] = [HindsightRewards()] if pays_late(self.envs) else []
+            if options.scoring_workers is not None:
+                late.append(AsyncScoring(options.scoring_workers))
             try:
                 agent.learn(
                     self._remaining(),
@@ -323,8 +355,17 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
-def train(options: TrainOptions, folder: RunFolder, console: Console, command: str) -> bool:
+def train(
+    options: TrainOptions,
+    folder: RunFolder,
+    console: Console,
+    command: str,
+    *,
+    profile: bool = False,
+) -> bool:
     """Run `options` into `folder`; False after a Ctrl-C. See `TrainingRun`."""
+    if profile and options.engine != "sb3":
+        raise CommandError("--profile is for --engine sb3. Leave it out, or use that engine.")
     record = folder.record
     if record.get("status") == FINISHED and record["timesteps"] >= options.timesteps:
         console.print(
@@ -338,4 +379,4 @@ def train(options: TrainOptions, folder: RunFolder, console: Console, command: s
         with bad_input():  # Ray may not be installed
             from textgym_agents.cli.cluster import ClusterRun
         return ClusterRun(options, folder, console, command).run()
-    return TrainingRun(options, folder, console, command).run()
+    return TrainingRun(options, folder, console, command, profile=profile).run()

@@ -1,6 +1,7 @@
 """Stable-Baselines3's own agents on text: policy, buffer, environments, defaults, checkpoints."""
 
 from textgym_agents.sb3.alarms import Alarm, HackingAlarms, Watch
+from textgym_agents.sb3.async_scoring import AsyncScoring
 from textgym_agents.sb3.callbacks import TextMetrics
 from textgym_agents.sb3.checkpoint import (
     CheckpointCallback,
@@ -28,6 +29,7 @@ __all__ = [
     "REINFORCE",
     "RLOO",
     "Alarm",
+    "AsyncScoring",
     "CheckpointCallback",
     "EvaluationResult",
     "ExpertIteration",

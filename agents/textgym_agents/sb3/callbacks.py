@@ -21,9 +21,11 @@ class TextMetrics(BaseCallback):
     def __init__(self) -> None:
         super().__init__()
         self._figures: dict[str, list[float]] = defaultdict(list)
+        self._rewards: list[dict[str, float]] = []
 
     def _on_rollout_start(self) -> None:
         self._figures.clear()
+        self._rewards.clear()
 
     def _on_step(self) -> bool:
         for row in np.flatnonzero(self.locals["dones"]):
@@ -32,8 +34,7 @@ class TextMetrics(BaseCallback):
                 continue  # only truncated: no score, no text
             if "score" in info:
                 self._figures["rollout/score"].append(info["score"])
-            for name, value in info["rewards"].items():
-                self._figures[f"rollout/reward/{name}"].append(value)
+            self._rewards.append(info["rewards"])  # read later: `AsyncScoring` may fill them in
             for name, value in info.get("metrics", {}).items():
                 self._figures[f"rollout/metric/{name}"].append(value)
             tokens = int(info["episode_record"].completion_mask.sum())
@@ -41,6 +42,9 @@ class TextMetrics(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
+        for rewards in self._rewards:
+            for name, value in rewards.items():
+                self._figures[f"rollout/reward/{name}"].append(value)
         for name, values in self._figures.items():
             self.logger.record(name, float(np.mean(values)))
         for name, value in getattr(self.model.policy, "kl_stats", {}).items():

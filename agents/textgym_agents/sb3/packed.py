@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
+
+# Positions of padding that a part may hold before another begins. A forward more costs a small
+# model about as much as reading so many positions, so neither is worth more than the other.
+_PADDING = 40
 
 
 @dataclass(frozen=True)
@@ -47,31 +52,68 @@ class PackedBatch:
             *(None if values is None else values[at] for values, at in optional),
         )
 
+    @property
+    def lengths(self) -> list[int]:
+        """The tokens of each segment that have to be read."""
+        ends = torch.tensor(self.counts, device=self.index.device).cumsum(0) - 1
+        return (self.index[ends] % self.input_ids.shape[1] + 1).tolist()
+
     def parts(self, max_tokens: int) -> Iterator[PackedBatch]:
-        """The same in order, in parts of at most `max_tokens` context tokens."""
-        num_segments, width = self.input_ids.shape
-        step = max(1, max_tokens // width)
+        """The same in order, in parts with little padding, of at most `max_tokens` positions.
+
+        A segment longer than that is a part of its own.
+        """
+        width = self.input_ids.shape[1]
+        lengths = self.lengths
         done = 0
-        for first in range(0, num_segments, step):
-            counts = self.counts[first : first + step]
+        for first, end in pairwise(_cuts(lengths, max_tokens)):
+            counts = self.counts[first:end]
             here = slice(done, done + sum(counts))
-            ids = self.input_ids[first : first + step]
             index = self.index[here] - first * width
-            support = None if self.support is None else self.support[here]
+            short = max(lengths[first:end])
             prompts = self.prompt_lengths
-            prompts = None if prompts is None else prompts[first : first + step]
-            # Segments of a part may all be shorter than the longest of the batch.
-            rows, columns = index // width, index % width
-            short = int(columns.max()) + 1
             yield PackedBatch(
-                ids[:, :short],
-                rows * short + columns,
+                self.input_ids[first:end, :short],
+                index // width * short + index % width,
                 self.actions[here],
                 counts,
-                support,
-                prompts,
+                None if self.support is None else self.support[here],
+                None if prompts is None else prompts[first:end],
             )
             done = here.stop
+
+    def map(self, function: Callable[[PackedBatch], Tensor], max_tokens: int) -> Tensor:
+        """`[n, ...]`, what `function` makes of the transitions, in parts of similar segments.
+
+        Args:
+            function: gives a row for each transition of a batch, and reads each segment by itself.
+            max_tokens: positions of a part.
+        """
+        order = torch.tensor(self.lengths).argsort(descending=True, stable=True)
+        if torch.equal(order, torch.arange(len(order))):
+            return torch.cat([function(part) for part in self.parts(max_tokens)])
+        counts = torch.tensor(self.counts)
+        begins = counts.cumsum(0) - counts
+        spans = [torch.arange(int(begins[i]), int(begins[i] + counts[i])) for i in order]
+        where = torch.cat(spans)  # of the sorted transitions here
+        ordered = self._taken(order, where)
+        found = torch.cat([function(part) for part in ordered.parts(max_tokens)])
+        return found[where.argsort().to(found.device)]
+
+    def _taken(self, order: Tensor, where: Tensor) -> PackedBatch:
+        """All segments in another order, and their transitions, which are at `where` now."""
+        device, width = self.index.device, self.input_ids.shape[1]
+        counts = torch.tensor(self.counts)[order]
+        rows = torch.arange(len(order)).repeat_interleave(counts).to(device)
+        order, where = order.to(device), where.to(device)
+        return PackedBatch(
+            self.input_ids[order],
+            rows * width + self.index[where] % width,
+            self.actions[where],
+            counts.tolist(),
+            None if self.support is None else self.support[where],
+            None if self.prompt_lengths is None else self.prompt_lengths[order],
+        )
 
     def to(self, device: torch.device) -> PackedBatch:
         """The same on `device`."""
@@ -80,3 +122,19 @@ class PackedBatch:
             None if t is None else t.to(device) for t in (self.support, self.prompt_lengths)
         )
         return PackedBatch(*moved, self.counts, *optional)
+
+
+def _cuts(lengths: list[int], max_tokens: int) -> list[int]:
+    """Where parts begin, and the end of the last.
+
+    >>> _cuts([100, 90, 80, 20, 19], 1_000)
+    [0, 3, 5]
+    """
+    cuts, widest, total = [0], 0, 0
+    for i, length in enumerate(lengths):
+        widest, total = max(widest, length), total + length
+        positions = widest * (i + 1 - cuts[-1])
+        if i > cuts[-1] and (positions - total > _PADDING or positions > max_tokens):
+            cuts.append(i)
+            widest = total = length
+    return [*cuts, len(lengths)]

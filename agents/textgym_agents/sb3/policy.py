@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -291,16 +292,12 @@ class LMPolicy(ModelPolicy):
         return self.lm.states(ids[:, :width], index, self._prompt_lengths(obs))
 
     def _trained_hidden(self, batch: PackedBatch) -> Tensor:
-        """As `_packed_hidden`, for an update: in bounded memory."""
-        if batch.input_ids.numel() <= _WHOLE_TOKENS or not torch.is_grad_enabled():
-            return self._packed_hidden(self.lm, batch)
-        parts = [
-            checkpoint(
-                self._packed_hidden, self.lm, part, use_reentrant=False, preserve_rng_state=False
-            )
-            for part in batch.parts(_PART_TOKENS)
-        ]
-        return torch.cat(parts)
+        """As `_packed_hidden`, for an update: with little padding, and in bounded memory."""
+        read = partial(self._packed_hidden, self.lm)
+        if sum(batch.lengths) <= _WHOLE_TOKENS or not torch.is_grad_enabled():
+            return batch.map(read, _WHOLE_TOKENS)
+        again = partial(checkpoint, read, use_reentrant=False, preserve_rng_state=False)
+        return batch.map(again, _PART_TOKENS)
 
     @staticmethod
     def _packed_hidden(lm: LanguageModel | WithoutAdapter, batch: PackedBatch) -> Tensor:
@@ -335,11 +332,12 @@ class LMPolicy(ModelPolicy):
         lm = self.reference if reference else self.lm
         if lm is None:
             raise ValueError("this policy keeps no reference model; pass `reference=True` to it.")
-        parts = [
-            self._log_probs(lm, self._packed_hidden(lm, part), part.actions, part.support)[0]
-            for part in batch.parts(_SCORE_TOKENS)
-        ]
-        return torch.cat(parts)
+
+        def score(part: PackedBatch) -> Tensor:
+            hidden = self._packed_hidden(lm, part)
+            return self._log_probs(lm, hidden, part.actions, part.support)[0]
+
+        return batch.map(score, _SCORE_TOKENS)
 
     def adapt_kl(self, kl_per_sequence: float) -> None:
         """Move `kl_coef` towards `kl_target`, by at most a tenth a rollout.

@@ -49,6 +49,8 @@ class TokenRolloutBuffer(RolloutBuffer):
         gather: makes `[P, n]` of a row `[n]` of figures, one for each of P processes that learn
             together; a process on its own unless `distributed.distribute` sets it.
         minibatch_size: transitions of the minibatch being learnt from; 0 outside of updates.
+        settle: fills in the rewards that are still to come, see `AsyncScoring`; None: there are
+            none.
     """
 
     gather: Callable[[NDArray[Any]], NDArray[np.float64]]
@@ -74,6 +76,7 @@ class TokenRolloutBuffer(RolloutBuffer):
         self.generator_ready = False
         self.gather = _alone
         self.minibatch_size = 0
+        self.settle: Callable[[], None] | None = None
         self.context_size = int(observation_space["input_ids"].shape[0])
         remaining = observation_space.spaces.get("remaining")
         self.max_new_tokens = None if remaining is None else int(remaining.high.max())
@@ -148,8 +151,13 @@ class TokenRolloutBuffer(RolloutBuffer):
     def compute_returns_and_advantage(self, last_values: Tensor, dones: NDArray[Any]) -> None:
         """As in SB3, after the reward for staying near the reference model was added."""
         policy = getattr(last_values, "lm_policy", None)
-        if policy is not None:
-            self._add_kl_reward(policy)
+        # The reference model reads while scores may still be on their way.
+        kl = None if policy is None else self._kl_rewards(policy)
+        if self.settle is not None:
+            self.settle()
+        if kl is not None:
+            where, paid = kl
+            self.rewards.reshape(-1)[where] += paid
         wanted = self.gae_lambda
         if self.critic_threshold and wanted < 1.0:
             self.gae_lambda = 1.0
@@ -174,10 +182,11 @@ class TokenRolloutBuffer(RolloutBuffer):
         # The variance within the processes, and that between them.
         return float(mean), float(np.average(variances + (means - mean) ** 2, weights=counts))
 
-    def _add_kl_reward(self, policy: Any) -> None:
+    def _kl_rewards(self, policy: Any) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+        """Transitions, flattened, and what each is paid for staying near the reference model."""
         if policy.reference is None:
             policy.kl_stats = {}
-            return
+            return None
         order = list(range(len(self.segments)))
         batch, where = self._pack(order)
         device_batch = batch.to(self.device)
@@ -185,9 +194,6 @@ class TokenRolloutBuffer(RolloutBuffer):
         old = self.log_probs.ravel()[where]
         log_ratio = (old - ref).astype(np.float64)
         coef = float(policy.kl_coef)
-        rewards = self.rewards.ravel().copy()
-        rewards[where] -= coef * log_ratio  # k1: exact in expectation
-        self.rewards = rewards.reshape(self.rewards.shape).astype(np.float32)
         # k3: always positive and of low variance; for the eye, not for the reward.
         k3 = np.expm1(-log_ratio) + log_ratio
         # Every episode start but those at step 0 ended another; rows still open count as one.
@@ -201,6 +207,7 @@ class TokenRolloutBuffer(RolloutBuffer):
             "coef": coef,
         }
         policy.adapt_kl(total / sequences)
+        return where, -coef * log_ratio  # k1: exact in expectation
 
     # ------------------------------------------------------------------ minibatches
     def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:

@@ -25,6 +25,10 @@ class TextVecEnv(VecEnv):
     Args:
         envs: the vector environment, wrappers included.
 
+    Attributes:
+        late: what judges episodes after they have ended, where there is such a thing, see
+            `AsyncScoring`; a reset ends that.
+
     Raises:
         ValueError: another autoreset mode, where SB3 would learn from steps that never were.
     """
@@ -38,6 +42,7 @@ class TextVecEnv(VecEnv):
             )
         self.envs = envs
         self.seeds: int | list[int] | None = None
+        self.late: Any = None
         self._actions: NDArray[np.int64] | None = None
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
         # A policy is shown the spaces alone, so these say whether it must ask for masks.
@@ -59,6 +64,8 @@ class TextVecEnv(VecEnv):
 
     def reset(self) -> Any:
         """Start anew, with the seed set by `seed()` if there was one."""
+        if self.late is not None:
+            self.late.leave()
         observations, infos = self.envs.reset(seed=self.seeds)
         self.seeds = None
         self._reset_seeds()
@@ -79,6 +86,7 @@ class TextVecEnv(VecEnv):
         """Step; rows that ended are reset, their last observation in `terminal_observation`."""
         observations, rewards, terminated, truncated, infos = self.envs.step(self._actions)
         dones = terminated | truncated
+        before = None if self.late is None else self._returns.copy()
         self._returns += rewards
         self._steps += 1
         rows: list[dict[str, Any]]
@@ -99,6 +107,8 @@ class TextVecEnv(VecEnv):
                 "t": round(time.time() - self._began, 6),
             }
             self._returns[i], self._steps[i] = 0.0, 0
+        if before is not None and dones.any():
+            self.late.take(rows, rewards, before)
         # SB3 adds this observation to its buffer after the next step: it must not change.
         return _copied(observations), rewards.astype(np.float32), dones, rows
 

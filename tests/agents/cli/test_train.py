@@ -305,6 +305,31 @@ def test_a_second_ctrl_c_stops_at_once(arguments, rewards, tmp_path, monkeypatch
     assert run(["train", *arguments, *options, "--resume"]) == 0
 
 
+@pytest.mark.parametrize("on", [False, True])
+def test_alarms_and_what_was_usual_outlive_a_resume(arguments, tmp_path, capsys, on):
+    """Texts of a token, it says, were usual at first; they have several now."""
+    folder = tmp_path / "run"
+    assert run(["train", *arguments, "--timesteps", "192", "--out", str(folder)]) == 0
+    record = record_of(folder)
+    assert record["alarms"] == []
+    assert len(record["watch"]["first"]) == 1
+    assert record["watch"]["first"][0]["length"] > 2
+    old = {"name": "kl", "timesteps": 1, "value": 9.0, "usual": 0.8, "message": "Far away."}
+    watch = {"first": [{"length": 1.0}, {"length": 1.0}], "raised": ["length"] if on else []}
+    (folder / "run.json").write_text(json.dumps(record | {"alarms": [old], "watch": watch}))
+    capsys.readouterr()
+    options = ("--timesteps", "576", "--out", str(folder), "--resume")
+    assert run(["train", "textgym/Continuation-v0", *options]) == 0
+    record = record_of(folder)
+    kept, *new = record["alarms"]
+    assert kept == old
+    # What is on already is not told again.
+    assert ("length" in {alarm["name"] for alarm in new}) == (not on)
+    assert ("ALARM (length)" in capsys.readouterr().out) == (not on)
+    assert record["watch"]["first"] == watch["first"]
+    assert "length" in record["watch"]["raised"]
+
+
 def test_sigkill_then_resume_loses_only_what_came_after_the_checkpoint(
     finished, arguments, rewards, tmp_path
 ):
@@ -350,7 +375,7 @@ def test_killed_behind_the_last_checkpoint(finished, capsys):
     ("how", "problem"),
     [
         ("raises", "ZeroDivisionError: nothing to divide"),
-        ("hangs", "it took longer than 0.5 s"),
+        ("hangs", "it took longer than 1 s"),
         ("nan", "it returned nan"),
         ("shape", "values of shape"),
         ("none", "expected"),
@@ -360,7 +385,7 @@ def test_a_reward_that_fails(arguments, rewards, tmp_path, monkeypatch, capsys, 
     folder, undisturbed = tmp_path / "failed", tmp_path / "undisturbed"
     monkeypatch.setenv("AT", "50")
     monkeypatch.setenv("HOW", how)
-    options = ("--reward", rewards("fail"), "--reward-timeout", "0.5")
+    options = ("--reward", rewards("fail"), "--reward-timeout", "1" if how == "hangs" else "60")
     assert run(["train", *arguments, *options, "--out", str(folder)]) == 1
     err = capsys.readouterr().err
     assert_one_line(err, "`fail`", "for the completion '", problem, "--resume", "checkpoint")

@@ -34,12 +34,14 @@ class Server:
                     outer.running += 1
                     outer.most_running = max(outer.most_running, outer.running)
                 try:
-                    self.answer(outer.script(number, json.loads(body)))
-                except OSError:  # the client has gone
-                    self.close_connection = True
-                finally:
+                    answer = outer.script(number, json.loads(body))
+                finally:  # before the client knows, and sends the next
                     with outer._lock:
                         outer.running -= 1
+                try:
+                    self.answer(answer)
+                except OSError:  # the client has gone
+                    self.close_connection = True
 
             def answer(self, answer):
                 if answer == "drop":
@@ -63,8 +65,8 @@ class Server:
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/judge"
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
-    def stall(self, seconds):
-        """Wait, but not beyond the test."""
+    def stall(self, seconds=60):
+        """Wait, but not beyond the test: longer, then, than a slow machine takes for the rest."""
         self.stop.wait(seconds)
 
     def close(self):

@@ -70,6 +70,6 @@ def test_anything_has_a_value_in_range_the_same_in_a_batch_as_alone(make):
 def test_a_million_characters_do_not_stall(make):
     reward = make()
     for kind, text in LONG.items():
-        start = time.perf_counter()
+        start = time.process_time()
         reward([episode(text, 0)])
-        assert time.perf_counter() - start < 2.0, kind
+        assert time.process_time() - start < 20, kind  # squared, it would be hours

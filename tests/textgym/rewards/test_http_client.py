@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 import warnings
+from types import SimpleNamespace
 
 import pytest
 
@@ -84,13 +85,13 @@ def test_retries_end(serving):
 def test_a_stall_is_cut_short(serving):
     def script(n, body):
         if n == 0:
-            server.stall(5)
+            server.stall()
         return ok(body)
 
-    with serving(script) as server, client(server.url, request_timeout=0.2) as c:
+    with serving(script) as server, client(server.url, request_timeout=0.2, retries=20) as c:
         start = time.monotonic()
         assert ask(c, ["a"]) == ["a"]
-        assert 0.2 <= time.monotonic() - start < 2
+        assert 0.2 <= time.monotonic() - start < 30
 
 
 def test_an_answer_that_drips_is_cut_short_too(serving):
@@ -121,11 +122,11 @@ def test_retry_after_is_honoured_by_all(serving, status):
 
 def test_a_retry_after_beyond_the_deadline_fails_at_once(serving):
     busy = (429, {"Retry-After": "Fri, 01 Jan 2999 00:00:00 GMT"}, b"")
-    with serving(lambda *_: busy) as server, client(server.url, deadline=2.0) as c:
+    with serving(lambda *_: busy) as server, client(server.url, deadline=60) as c:
         start = time.monotonic()
         assert "429" in ask(c, ["a"])[0].reason
         assert "asks for a pause" in ask(c, ["b"])[0].reason
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 30
         assert len(server.requests) == 1
 
 
@@ -167,24 +168,28 @@ def test_a_failure_of_one_item_is_placed(serving):
 
 # ---------------------------------------------------------------------- limits
 def test_concurrency_is_bounded(serving):
+    together = threading.Barrier(3)
+
     def script(n, body):
+        together.wait(20)  # for two others, and a while for a fourth
         server.stall(0.02)
         return ok(body)
 
-    with serving(script) as server, client(server.url, concurrency=3) as c:
-        assert ask(c, list(range(20))) == list(range(20))
+    with serving(script) as server, client(server.url, concurrency=3, request_timeout=30) as c:
+        assert ask(c, list(range(21))) == list(range(21))
         assert server.most_running == 3
 
 
 def test_the_rate_is_bounded(serving):
     with serving(echo) as server, client(server.url, rate=50) as c:
+        ask(c, ["first"])  # connected, so that the rate is what takes time
+        start = time.monotonic()
         assert ask(c, list(range(20))) == list(range(20))
-        times = sorted(at for at, *_ in server.requests)
-        assert times[-1] - times[0] >= 0.7 * 19 / 50
+        assert max(at for at, *_ in server.requests) - start >= 0.95 * 19 / 50
 
 
 def test_requests_for_which_there_is_no_time_fail(serving):
-    with serving(echo) as server, client(server.url, rate=10, deadline=0.55) as c:
+    with serving(echo) as server, client(server.url, rate=5, deadline=1.1) as c:
         values = ask(c, list(range(50)))
         done = [v for v in values if not isinstance(v, Failure)]
         assert 1 <= len(done) <= 6
@@ -193,18 +198,18 @@ def test_requests_for_which_there_is_no_time_fail(serving):
 
 def test_the_deadline_holds_for_a_batch_against_a_service_that_hangs(serving):
     def script(n, body):
-        server.stall(10)
+        server.stall()
         return ok(body)
 
     with (
         serving(script) as server,
-        client(server.url, concurrency=2, deadline=0.5, request_timeout=0.2) as c,
+        client(server.url, concurrency=2, deadline=0.5, request_timeout=60) as c,
     ):
         start = time.monotonic()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RewardWarning)
             assert all(isinstance(v, Failure) for v in ask(c, list(range(20))))
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 30
 
 
 def test_token_bucket():
@@ -235,26 +240,28 @@ def test_breaker():
     assert (breaker.closed_for(12.0), breaker.probing) == (0, False)
 
 
-def test_a_service_that_is_down_is_left_alone_then_found_again(serving):
-    down = True
+def test_a_service_that_is_down_is_left_alone_then_found_again(serving, monkeypatch):
+    down, ahead = True, 0.0
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + ahead)
+    monkeypatch.setattr("textgym.rewards.service.session.time", clock)
 
     def script(n, body):
         return (500, {}, b"down") if down else ok(body)
 
-    with serving(script) as server, client(server.url, cool_down=0.8, retries=1) as c:
-        with pytest.warns(RewardWarning, match=r"last 5 requests failed.* 0\.8 s.*answered 500"):
+    with serving(script) as server, client(server.url, cool_down=600, retries=1) as c:
+        with pytest.warns(RewardWarning, match=r"last 5 requests failed.* 600 s.*answered 500"):
             ask(c, list(range(8)))
         count = len(server.requests)
         [failure] = ask(c, ["a"])
         assert "was not asked, nor will be for" in failure.reason
         assert "answered 500" in failure.reason
         assert len(server.requests) == count
-        time.sleep(0.85)
+        ahead += 601
         with pytest.warns(RewardWarning, match="requests failed"):
             ask(c, ["a"])
         assert len(server.requests) == count + 1  # without a retry
         down = False
-        time.sleep(0.85)
+        ahead += 601
         assert ask(c, ["a", "b"]) == ["a", "b"]
         assert ask(c, ["c"]) == ["c"]
 
@@ -342,7 +349,7 @@ def test_several_processes_share_a_cache(tmp_path):
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(20)
+        worker.join(60)
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     assert len(DiskCache(tmp_path / "c").get([str(i) for i in range(60)])) == 60
 
@@ -367,7 +374,7 @@ def test_several_threads_share_a_client(serving):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         assert found == {i: [i, -i] for i in range(6)}
         assert sum(t.name == "textgym-service" for t in threading.enumerate()) == 1
 
@@ -401,9 +408,9 @@ def test_pickles_and_forks_open_their_own_connections(serving):
         receiver, pipe = multiprocessing.Pipe(False)
         process = multiprocessing.get_context("fork").Process(target=child)
         process.start()
-        assert receiver.poll(10)
+        assert receiver.poll(60)
         assert receiver.recv() == [7]
-        process.join(10)
+        process.join(60)
         assert process.exitcode == 0
         assert ask(c, [3]) == [3]
 

@@ -17,7 +17,7 @@ sympy = pytest.importorskip("sympy")
 
 @pytest.fixture(scope="module")
 def maths():
-    reward = Maths("last_line", timeout=1.5, processes=2)
+    reward = Maths("last_line", timeout=20, processes=2)
     yield reward
     reward.close()
 
@@ -87,7 +87,8 @@ def test_random_numbers_are_compared_exactly(maths):
         )
 
 
-def test_a_formula_without_an_end_costs_its_own_episode(maths):
+def test_a_formula_without_an_end_costs_its_own_episode():
+    maths = Maths("last_line", timeout=1.5, processes=2)
     episodes = [
         episode("9**9**9**9", "387420489"),
         episode("(x+1)^2", "x^2+2x+1"),
@@ -101,6 +102,7 @@ def test_a_formula_without_an_end_costs_its_own_episode(maths):
     assert maths.figures()["failures"] == 2
     with pytest.raises(RuntimeError, match="could not be compared"):
         maths.value("9**9**9**9", "3")
+    maths.close()
 
 
 def test_a_question_is_no_answer_where_plain_numbers_are_asked_for():

@@ -13,6 +13,14 @@ TESTS = ["assert f(1) == 2", "assert f(2) == 4", "assert f('a') == 'aa'", "asser
 
 @pytest.fixture(scope="module")
 def reward():
+    """With more time than a slow machine takes for anything that ends."""
+    reward = UnitTest(timeout=20.0, memory_mb=128, processes=2)
+    yield reward
+    reward.close()
+
+
+@pytest.fixture(scope="module")
+def impatient():
     reward = UnitTest(timeout=1.0, memory_mb=128, processes=2)
     yield reward
     reward.close()
@@ -51,9 +59,11 @@ SHARES = {
     "x = 1\n" * 200_000: 0.0,
     "-" * 90_000 + "1": 0.0,
 }
+HANGS = [
+    "while True: pass",
+    "def f(x):\n    try:\n        while 1: 1\n    except BaseException: return f(x)",
+]
 CRASHES = {
-    "while True: pass": "longer than 1 s",
-    "def f(x):\n    try:\n        while 1: 1\n    except BaseException: return f(x)": "longer",
     "import os; os._exit(0)": "exit code 0, without a result",
     "import ctypes; ctypes.string_at(0)": "SIGSEGV",
     "import os; os.abort()": "SIGABRT",
@@ -70,8 +80,20 @@ def test_shares_of_tests_passed_beside_crashes(reward):
     assert not wrong
     assert values.dtype == np.float32
     messages = " ".join(str(warning.message) for warning in told)
-    assert "could not judge the completion 'while True: pass': it took longer than" in messages
+    assert "could not judge the completion 'import os; os._exit(0)': its process ended" in messages
     assert reward.failures >= len(CRASHES)  # deep nesting may crash the compiler, too
+
+
+def test_what_hangs_costs_its_own_episode(impatient):
+    texts = ["def f(x): return x * 2", HANGS[0], "def f(x): return abs(x) * 2", HANGS[1], ""]
+    with pytest.warns(RewardWarning) as told:
+        values = impatient([episode(text) for text in texts])
+    assert values.tolist() == [1.0, 0.0, 0.5, 0.0, 0.0]
+    assert len(told) == impatient.failures == len(HANGS)
+    messages = " ".join(str(warning.message) for warning in told)
+    assert "could not judge the completion 'while True: pass': it took longer than" in messages
+    with pytest.raises(RuntimeError, match="longer than 1 s"):
+        with_tests(impatient).value(HANGS[0])
 
 
 @pytest.mark.parametrize(("text", "reason"), CRASHES.items())

@@ -102,10 +102,10 @@ def test_what_cannot_be_made_is_said():
 
 def test_scoring_is_cheap():
     texts = ["*".join(["8"] * 50_000), "(" * 99, "-" * 99 + "8", "8-" * 49 + "8", "8" * 100_000]
-    start = time.perf_counter()
+    start = time.process_time()
     for text in texts:
         TASK.score_text(INSTANCE, text)
-    assert time.perf_counter() - start < 0.025
+    assert time.process_time() - start < 0.05
 
 
 @pytest.mark.parametrize("level", LEVELS)

