@@ -295,12 +295,12 @@ _LOCK = "textgym/TokenLock-v0"
 _SMALL = {"vocab_size": 5, "keys": 4, "pins": 2, "max_new_tokens": 3, "prompt_length": 1}
 # Three pins, and room to make good a slip.
 _LARGE = {"vocab_size": 6, "keys": 4, "pins": 3, "max_new_tokens": 6, "prompt_length": 1}
-# Few rows, where tokens are many: what is computed of all of them is a table a row.
-_ROWS, _FEWER_ROWS = 512, 128
+# More would leave those that learn from an episode a row at a time few updates.
+_ROWS = 128
 
 
-def _lock_task(name: str, tokens: int, rows: int = _ROWS, **kwargs: Any) -> SuiteTask:
-    return SuiteTask(name, _LOCK, kwargs, tokens, num_envs=rows)
+def _lock_task(name: str, tokens: int, **kwargs: Any) -> SuiteTask:
+    return SuiteTask(name, _LOCK, kwargs, tokens, num_envs=_ROWS)
 
 
 def _exact() -> Suite:
@@ -313,6 +313,7 @@ def _exact() -> Suite:
             _lock_task("slips-dense", 200_000, **(_SMALL | {"max_new_tokens": 5}), reward="dense"),
             _lock_task("large-dense", 300_000, **_LARGE, reward="dense"),
         ),
+        quick_share=0.3,
     )
 
 
@@ -355,20 +356,14 @@ def _vocab() -> Suite:
         "vocab",
         "One lock, with ever more tokens that read as the same letters.",
         tuple(
-            _lock_task(
-                f"actions-{actions}",
-                100_000,
-                _FEWER_ROWS,
-                **lock,
-                tokenizer={_ACTIONS: actions},
-            )
+            _lock_task(f"actions-{actions}", 200_000, **lock, tokenizer={_ACTIONS: actions})
             for actions in (64, 512, 4_096, 50_257)
         ),
     )
 
 
 def _horizon() -> Suite:
-    budgets = {8: 100_000, 32: 150_000, 128: 200_000, 512: 300_000}
+    budgets = {8: 200_000, 32: 300_000, 128: 400_000, 512: 400_000}
     lock = {"vocab_size": 3, "keys": 1, "prompt_length": 1, "reward": "dense"}
     return Suite(
         "horizon",

@@ -38,8 +38,8 @@ from textgym_agents.bench.counting import (
     sample_of,
 )
 from textgym_agents.bench.evaluation import Played, Reciter, play, takes_deterministic
+from textgym_agents.bench.records import SCHEMA
 
-SCHEMA = 1
 PACKAGES = (
     "textgym",
     "gymnasium",

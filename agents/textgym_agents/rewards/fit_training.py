@@ -182,8 +182,9 @@ class _Learner:
 
 def _figures(judge: TextJudge, chosen_by: Examples) -> dict[str, float]:
     found = judge.decisions(chosen_by)
-    temperature = fit_temperature(found, chosen_by.labels)
-    loss = nll(found / temperature, chosen_by.labels)
+    loss = np.nan  # of logits that are not finite, which no temperature would mend
+    if np.isfinite(found).all():
+        loss = nll(found / fit_temperature(found, chosen_by.labels), chosen_by.labels)
     accuracy = float((found.argmax(axis=1) == chosen_by.labels).mean())
     return {"held-out loss": loss, "held-out accuracy": accuracy}
 

@@ -481,6 +481,7 @@ def test_threads_are_measured_and_kept(arguments, tmp_path, monkeypatch, capsys)
 def test_a2c(arguments, rewards, tmp_path):
     folder = tmp_path / "run"
     options = ("--algo", "a2c", "--reward", rewards("happy"), "--out", str(folder))
+    options += ("--timesteps", str(4 * TOTAL), "--checkpoint-every", "8")
     assert run(["train", *arguments, *options]) == 0
     record = record_of(folder)
     assert record["reward_after"] > record["reward_before"] + 0.1

@@ -257,6 +257,7 @@ def test_a_causal_model_can_be_the_base(tmp_path):
     assert Classifier(tmp_path / "out").value(text) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.filterwarnings("error:invalid value")
 def test_a_rate_that_is_too_great(tmp_path):
     train = labelled(tmp_path / "train.tsv", 100, seed=0)
     options = FitOptions(train, epochs=2, learning_rate=1e30, best_of_n=False)

@@ -30,13 +30,18 @@ from textgym_agents.sb3 import (
     save_checkpoint,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:a minibatch of")  # small ones, to be quick
 TOTAL = 6 * 8 * 16
 
 
 def tiny_model():
     torch.manual_seed(0)
-    size = Tokenizer.load().vocab_size
-    config = GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=64, vocab_size=size)
+    tokenizer = Tokenizer.load()
+    end = tokenizer.eos_token_id
+    sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+    config = GPT2Config(
+        **sizes, vocab_size=tokenizer.vocab_size, bos_token_id=end, eos_token_id=end
+    )
     return GPT2LMHeadModel(config)
 
 
@@ -79,7 +84,6 @@ def assert_same(first, second):
         assert torch.equal(value, second[name]), name
 
 
-@pytest.mark.filterwarnings("ignore:a minibatch of")
 @pytest.mark.parametrize("cls", [PPO, A2C])
 def test_resumed_equals_never_stopped(cls, tmp_path):
     policy = {"temperature": 1.2, "top_p": 0.9, "kl_coef": 0.1, "kl_target": 1.0}

@@ -38,6 +38,8 @@ def model():
 TOKENS = {"rollout_buffer_class": TokenRolloutBuffer}
 WRITER = {"model": model(), "kl_coef": 0.0}
 SMALL = {"n_steps": 16, "batch_size": 128}
+# Dear entropy: what is tried is all prompts' letters, before any is settled on. Play is greedy.
+ENTROPY = {"ent_coef": 0.1}
 
 
 def on_policy(cls, policy, defaults, envs, steps, **changes):
@@ -52,13 +54,14 @@ def with_features(cls, policy, envs, steps, policy_kwargs, **keywords):
 
 def ppo():
     envs = make_envs()
-    return on_policy(PPO, LMPolicy, ppo_defaults(envs, learning_rate=3e-3), envs, 6_000, **SMALL)
+    defaults = ppo_defaults(envs, learning_rate=3e-3)
+    return on_policy(PPO, LMPolicy, defaults, envs, 12_000, **SMALL | ENTROPY)
 
 
 def a2c():
     envs = make_envs()
-    defaults = a2c_defaults(envs, learning_rate=1e-2)
-    return on_policy(A2C, LMPolicy, defaults, envs, 6_000, n_steps=4)
+    defaults = a2c_defaults(envs, learning_rate=5e-3)
+    return on_policy(A2C, LMPolicy, defaults, envs, 12_000, n_steps=8, **ENTROPY)
 
 
 def trust_region():

@@ -290,6 +290,7 @@ def test_wrong_options(lock, options, message):
         lock.agent(GRPO, **options)
 
 
+@pytest.mark.filterwarnings("ignore:The environment is already wrapped")
 def test_wrong_policies_and_environments(lock):
     with pytest.raises(ValueError, match="`LMPolicy`"):
         GRPO("MlpPolicy", lock.envs())

@@ -99,13 +99,14 @@ def test_gradients_are_those_of_the_definition(
 
 
 def test_reaches_95_percent_of_the_kl_regularised_optimum(lock):
-    agent = lock.agent(GRPO, n_epochs=2, kl="reward", loss_average="budget", scale_by_std=False)
-    share, base = lock.share(agent, 24_000)
+    options = {"kl": "reward", "loss_average": "budget", "scale_by_std": False}
+    agent = lock.agent(GRPO, rate=1.5e-3, n_epochs=2, **options)
+    share, base = lock.share(agent, 20_000)
     assert base < 0.3
     assert share >= 0.95
 
 
 def test_as_published_it_comes_close(lock):
     """The KL as a loss term is that of the other direction: near the optimum, not on it."""
-    share, _ = lock.share(lock.agent(GRPO, n_epochs=2, batch_size=96), 14_000)
+    share, _ = lock.share(lock.agent(GRPO, rate=1e-3, n_epochs=2, batch_size=96), 16_000)
     assert share >= 0.85

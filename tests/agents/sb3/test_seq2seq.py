@@ -310,8 +310,11 @@ def test_evaluation_measures_the_distance_to_the_model():
     agent = make_agent(t5(), steps=12)
     envs = make_envs()
     assert evaluate(agent.policy, envs, 8, seed=0).mean_kl_per_token == pytest.approx(0, abs=1e-5)
-    agent.learn(4 * 24 * 12)
-    assert evaluate(agent.policy, envs, 8, seed=0).mean_kl_per_token > 1e-4
+    with torch.no_grad():  # so far that the mean of 64 texts cannot miss it
+        for parameter in agent.policy.lm.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    agent.policy.invalidate_cache()
+    assert evaluate(agent.policy, envs, 64, seed=0).mean_kl_per_token > 0.01
 
 
 WORDS = ["<eos>", "go", "a", "b", "c", "d"]

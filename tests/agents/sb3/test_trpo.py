@@ -199,8 +199,11 @@ def test_the_reference_stays_and_what_is_called_value_moves():
     assert agent.policy.kl_stats["k3_per_token"] > 1e-4
 
 
-def test_the_optimizer_moves_the_value_head_alone():
-    agent = make_agent(target_kl=1e-12, line_search_max_iter=1)  # no step is small enough
+def test_the_optimizer_moves_the_value_head_alone(monkeypatch):
+    monkeypatch.setattr(  # no step is small enough
+        "sb3_contrib.trpo.trpo.kl_divergence", lambda new, old: kl_divergence(new, old) + 1.0
+    )
+    agent = make_agent(line_search_max_iter=2)
     before = copy.deepcopy(agent.policy.lm)
     collect(agent)
     head = agent.policy.value_head.weight.clone()

@@ -194,6 +194,7 @@ def test_first_ratio_is_one_for_a_model_configured_with_dropout(dropout):
         assert torch.allclose(ratio, torch.ones_like(ratio), atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:a minibatch of")
 @pytest.mark.parametrize("batch_size", [64, 100, 200])
 def test_every_transition_once_in_even_minibatches(batch_size):
     agent = make_agent(gpt2(), steps=18)

@@ -34,7 +34,7 @@ def gpt2():
 
 
 def agent_on(envs, **policy):
-    keywords = ppo_defaults(envs) | {"n_steps": 8}
+    keywords = ppo_defaults(envs) | {"n_steps": 8, "batch_size": 8 * envs.num_envs}
     return PPO(
         LMPolicy,
         envs,

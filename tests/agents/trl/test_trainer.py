@@ -115,7 +115,7 @@ def test_the_model_is_shown_and_scored_on_the_environments_tokens(tmp_path):
 
 
 def test_only_terminal_rewards_give_grpos_advantages(tmp_path):
-    env = gym.make("textgym/TokenLock-v0")
+    env = gym.make("textgym/TokenLock-v0", rewards=["length:max=5"])
     plain = trainer_for(env, tmp_path)
     ours = trainer_for(env, tmp_path, trainer=TokenRewardGRPOTrainer)
     batch = [row for row in plain.train_dataset for _ in range(4)][:8]
