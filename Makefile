@@ -8,6 +8,7 @@ STAMP := $(VENV)/.installed
 BRIDGES := $(VENV)/.bridges
 TIANSHOU := .venv-tianshou/.installed
 RLLIB := .venv-rllib/.installed
+DOCS_EXTRA := $(VENV)/.docs
 
 # One torch thread in each of two test processes: on two cores that is faster than two in one.
 WORKERS ?= 2
@@ -15,7 +16,7 @@ TESTS ?=
 DEMO_OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-tianshou test-rllib check format docs
+.PHONY: help demo test test-tianshou test-rllib check format docs bench
 
 help:
 	@echo "make demo    teach the bundled model to write better stories, into $(DEMO_OUT)"
@@ -24,6 +25,7 @@ help:
 	@echo "make test-rllib     the bridge to Ray RLlib, which pins an earlier gymnasium, in .venv-rllib"
 	@echo "make check   lint, formatting, types, the direction of imports, and docs/envs up to date"
 	@echo "make format  put the code into the form that check asks for"
+	@echo "make bench   measure everything in docs/performance.md again, and rewrite its tables and plots"
 	@echo "make docs    write docs/envs, the pages of the environments, from the registry"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -77,3 +79,10 @@ format: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python docs/generate.py
+
+$(DOCS_EXTRA): $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[docs]" -c constraints.txt
+	@touch $@
+
+bench: $(STAMP) $(DOCS_EXTRA)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py

@@ -1,0 +1,1 @@
+"""What `throughput.py`, `growth.py` and `bench.py` are made of."""
