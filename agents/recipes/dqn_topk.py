@@ -24,11 +24,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv, VectorWrapper
 from stable_baselines3 import DQN
 
 from textgym_agents.sb3 import TextVecEnv, make_vec_env
-from textgym_agents.wrappers import HiddenStateObservation, TopKActions
+from textgym_agents.wrappers import HiddenStateObservation, PricedDepartures, TopKActions
 
 Act = Callable[[np.ndarray], np.ndarray]
 
@@ -47,33 +46,6 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--episodes", type=int, default=512, help="held-out episodes to score")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
-
-
-class PricedDepartures(VectorWrapper):
-    """Takes `beta` times ``log p(first choice) - log p(chosen)`` from the rewards.
-
-    Args:
-        env: a `TopKActions`, in `SAME_STEP` mode.
-        beta: price of a nat.
-    """
-
-    def __init__(self, env: VectorEnv, beta: float) -> None:
-        super().__init__(env)
-        self.beta = beta
-
-    def reset(self, **kwargs):
-        """Begin new episodes."""
-        observations, infos = self.env.reset(**kwargs)
-        self.log_probs = infos["candidate_log_probs"]
-        return observations, infos
-
-    def step(self, actions):
-        """Step, and pay the price."""
-        chosen = self.log_probs[np.arange(self.num_envs), actions]
-        price = self.beta * (self.log_probs[:, 0] - chosen)
-        observations, rewards, terminated, truncated, infos = self.env.step(actions)
-        self.log_probs = infos["candidate_log_probs"]
-        return observations, rewards - price, terminated, truncated, infos
 
 
 def make(options: argparse.Namespace, split: str) -> TextVecEnv:

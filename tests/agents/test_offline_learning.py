@@ -19,13 +19,7 @@ from textgym_agents.offline_learning import (
     split_values,
 )
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def written(folder, env_id, episodes, **keywords):

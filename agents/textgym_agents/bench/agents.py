@@ -17,17 +17,14 @@ Here are names alone: nothing heavy is imported before an agent is asked for.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from textgym.errors import check_known, near_matches
+from textgym.errors import check_known
+from textgym_agents.bench.imports import imported
 
 MakeAgent = Callable[..., Any]
 
@@ -114,8 +111,8 @@ def find_agent(agent: str) -> MakeAgent:
     """
     if not is_import(agent):
         check_known("agent", [agent], AGENTS)
-        return _attribute(AGENTS[agent].make)
-    found = _attribute(agent)
+        return imported(AGENTS[agent].make)
+    found = imported(agent)
     if not callable(found):
         raise TypeError(
             f"{agent} is no function, but a {type(found).__name__}. Expected one such as "
@@ -154,27 +151,3 @@ def make_agent(make: MakeAgent, envs: Any, budget: int, seed: int) -> Any:
             f"{type(agent).__name__}. Return the agent once it has learnt."
         )
     return agent
-
-
-def _attribute(path: str) -> Any:
-    module_name, _, name = path.rpartition(":")  # a path may hold one, too
-    module = _module(module_name)
-    try:
-        return getattr(module, name)
-    except AttributeError as error:
-        public = [known for known in vars(module) if not known.startswith("_")]
-        raise ImportError(f"{module_name} has no `{name}`; {near_matches(name, public)}") from error
-
-
-def _module(name: str) -> Any:
-    if not name.endswith(".py"):
-        return importlib.import_module(name)
-    file = Path(name).resolve()
-    if not file.is_file():
-        raise ImportError(f"no such file: {file}.")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    module = importlib.util.module_from_spec(spec)
-    # Before it runs: pickling and dataclasses look it up.
-    sys.modules.setdefault(file.stem, module)
-    spec.loader.exec_module(module)
-    return module

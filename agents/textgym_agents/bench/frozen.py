@@ -10,46 +10,14 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3 import DQN
 
-from textgym.wrappers.vector import AnyVectorWrapper
 from textgym_agents.bench.models import is_tiny, tiny_model
 from textgym_agents.sb3 import TextVecEnv, ppo_defaults
-from textgym_agents.wrappers import HiddenStateObservation, TopKActions
+from textgym_agents.wrappers import HiddenStateObservation, PricedDepartures, TopKActions
 
 # The price of choosing a token that the frozen model finds a nat less probable than its best.
 _DEPARTURE = 0.02
 # Where all tokens of a random model are equally good, as many are chosen among as there are, up to:
 _MOST_CANDIDATES = 64
-
-
-class PricedDepartures(AnyVectorWrapper):
-    """Takes `beta` times ``log p(first choice) - log p(chosen)`` from the rewards.
-
-    Args:
-        env: a `TopKActions`, in `SAME_STEP` mode.
-        beta: price of a nat.
-    """
-
-    def __init__(self, env: VectorEnv, beta: float) -> None:
-        super().__init__(env)
-        self.beta = beta
-
-    def reset(
-        self, *, seed: Any = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Begin new episodes."""
-        observations, infos = self.env.reset(seed=seed, options=options)
-        self.log_probs = infos["candidate_log_probs"]
-        return observations, infos
-
-    def step(
-        self, actions: NDArray[np.int64]
-    ) -> tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
-        """Step, and pay the price."""
-        chosen = self.log_probs[np.arange(self.num_envs), actions]
-        price = self.beta * (self.log_probs[:, 0] - chosen)
-        observations, rewards, terminated, truncated, infos = self.env.step(actions)
-        self.log_probs = infos["candidate_log_probs"]
-        return observations, rewards - price, terminated, truncated, infos
 
 
 @dataclass

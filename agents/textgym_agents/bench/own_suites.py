@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
-from textgym.errors import check_known, near_matches
+from textgym.errors import check_known
 from textgym.suites import Suite, SuiteTask, find_suite
+from textgym_agents.bench.imports import imported
 
 _NEEDED = ("name", "description", "tasks")
 
@@ -21,7 +19,7 @@ def load_suite(name: str) -> Suite:
 
     Args:
         name: as for `find_suite`; or a file, ``"path/to/suite.json"``; or
-            ``"package.module:SUITE"``, looked for in the current folder, too.
+            ``"package.module:SUITE"`` or ``"file.py:SUITE"``.
 
     Raises:
         TypeError: there is none of that name (lists near matches), or what was found is none.
@@ -51,16 +49,7 @@ def _from_file(file: Path) -> Suite:
 
 
 def _from_module(name: str) -> Suite:
-    module_name, _, attribute = name.partition(":")
-    sys.path.insert(0, os.getcwd())  # as for a script; the command `textgym` lies elsewhere
-    try:
-        module = importlib.import_module(module_name)
-    finally:
-        sys.path.pop(0)
-    if not hasattr(module, attribute):
-        public = [known for known in vars(module) if not known.startswith("_")]
-        raise ImportError(f"{module_name} has no `{attribute}`; {near_matches(attribute, public)}")
-    found = getattr(module, attribute)
+    found = imported(name)
     if not isinstance(found, Suite):
         raise TypeError(f"{name} must be a `textgym.suites.Suite`, got {type(found).__name__}.")
     return found

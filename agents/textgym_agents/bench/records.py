@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textgym.errors import check_known, short
+from textgym.scoring import Estimate, Reference, normalized
 
 SCHEMA = 1
 STATUSES = ("ok", "crashed", "timeout", "memory", "invalid_action", "over_budget", "killed")
@@ -242,8 +243,9 @@ class Anchors:
     exact: bool
 
     def normalized(self, mean_return: float) -> float:
-        """``(mean_return - random) / (oracle - random)``."""
-        return (mean_return - self.random) / (self.oracle - self.random)
+        """As `textgym.scoring.normalized`."""
+        ends = Reference(random=Estimate.exact(self.random), oracle=Estimate.exact(self.oracle))
+        return normalized(mean_return, ends)
 
 
 @dataclass(frozen=True)

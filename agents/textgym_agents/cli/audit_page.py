@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 
 import numpy as np
 
 from textgym.audit import Audit, Finding
 from textgym.episode import Episode
-from textgym_agents.cli.display import printable
+from textgym_agents.bench.report.markup import shown
 
 _BINS = 24
-_LONGEST = 600
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2430; --paper: #fbfaf7; --line: #d9d5cb;
@@ -37,20 +35,20 @@ def page(report: Audit, spec: str, env_id: str) -> str:
     found = [finding for finding in report.findings if finding.suspicious]
     verdict = (
         f'<p class="bad">{len(found)} of {len(report.findings)} kinds of worthless text are paid '
-        f"like good ones: {_shown(', '.join(f.probe for f in found))}.</p>"
+        f"like good ones: {shown(', '.join(f.probe for f in found))}.</p>"
         if found
         else f"<p>None of {len(report.findings)} kinds of worthless text is paid like good ones."
         "</p>"
     )
-    problems = "".join(f'<p class="bad">{_shown(problem)}</p>' for problem in report.problems)
+    problems = "".join(f'<p class="bad">{shown(problem)}</p>' for problem in report.problems)
     spread = ", ".join(f"{name} {value:.4g}" for name, value in report.spread.items())
     low, high = report.range
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Audit of {_shown(spec)}</title><style>{_STYLE}</style></head><body>
-<h1>Audit of the reward <code>{_shown(spec)}</code></h1>
-<p class="dim">On {len(report.rewards)} texts that a model wrote in {_shown(env_id)}.</p>
+<title>Audit of {shown(spec)}</title><style>{_STYLE}</style></head><body>
+<h1>Audit of the reward <code>{shown(spec)}</code></h1>
+<p class="dim">On {len(report.rewards)} texts that a model wrote in {shown(env_id)}.</p>
 {verdict}{problems}
 <h2>What the texts are paid</h2>
 <p>{spread}. Declared range [{low:g}, {high:g}].
@@ -67,25 +65,20 @@ def page(report: Audit, spec: str, env_id: str) -> str:
 """
 
 
-def _shown(text: str, longest: int = _LONGEST) -> str:
-    text = printable(text.encode("utf-8", "replace").decode())
-    return html.escape(text if len(text) <= longest else text[:longest] + " ...")
-
-
 def _finding_row(finding: Finding) -> str:
-    means = f'<br><span class="bad">{_shown(finding.means)}</span>' if finding.suspicious else ""
+    means = f'<br><span class="bad">{shown(finding.means)}</span>' if finding.suspicious else ""
     return (
-        f'<tr><td>{_shown(finding.probe)}{means}</td><td class="number">{finding.mean:.3f}</td>'
+        f'<tr><td>{shown(finding.probe)}{means}</td><td class="number">{finding.mean:.3f}</td>'
         f'<td class="number">{finding.best:.3f}</td>'
         f'<td class="number">{finding.percentile:.0%}</td>'
-        f"<td><pre>{_shown(finding.text, 200)}</pre></td></tr>\n"
+        f"<td><pre>{shown(finding.text, 200)}</pre></td></tr>\n"
     )
 
 
 def _samples(rows: Sequence[tuple[float, Episode]]) -> str:
     cells = "".join(
-        f'<tr><td class="number">{value:.3f}</td><td class="dim">{_shown(episode.prompt)}</td>'
-        f"<td><pre>{_shown(episode.completion_text)}</pre></td></tr>\n"
+        f'<tr><td class="number">{value:.3f}</td><td class="dim">{shown(episode.prompt)}</td>'
+        f"<td><pre>{shown(episode.completion_text)}</pre></td></tr>\n"
         for value, episode in rows
     )
     head = '<tr><th class="number">reward</th><th>prompt</th><th>text</th></tr>'

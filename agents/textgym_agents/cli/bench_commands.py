@@ -137,7 +137,7 @@ def compare(
 
     with stopping(lambda: "stopped"), bad_input():
         from textgym_agents.bench.compare import compare as compare_results
-        from textgym_agents.bench.comparison_view import show
+        from textgym_agents.cli.comparison_view import show
 
         found = compare_results(first, second, agent_a=agent_a, agent_b=agent_b, only=only or ())
     show(found, Console(highlight=False))

@@ -5,6 +5,7 @@ from textgym_agents.wrappers.hidden_state import (
     SingleHiddenStateObservation,
     VectorHiddenStateObservation,
 )
+from textgym_agents.wrappers.priced_departures import PricedDepartures
 from textgym_agents.wrappers.reference_log_prob import (
     ReferenceLogProb,
     SingleReferenceLogProb,
@@ -15,6 +16,7 @@ from textgym_agents.wrappers.top_p_mask import SingleTopPMask, TopPMask, VectorT
 
 __all__ = [
     "HiddenStateObservation",
+    "PricedDepartures",
     "ReferenceLogProb",
     "SingleHiddenStateObservation",
     "SingleReferenceLogProb",

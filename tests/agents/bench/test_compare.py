@@ -10,8 +10,8 @@ from rich.console import Console
 
 from textgym.differences import mean_difference
 from textgym_agents.bench.compare import BETTER, NOT_SHOWN, WORSE, compare
-from textgym_agents.bench.comparison_view import sentence, show
 from textgym_agents.bench.records import read_results
+from textgym_agents.cli.comparison_view import sentence, show
 
 # Normalised scores of five seeds on three tasks.
 TASKS = ("story", "wordle", "lock")

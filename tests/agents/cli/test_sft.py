@@ -4,21 +4,14 @@ import json
 import signal
 
 import pytest
-import torch
 from transformers import AutoModelForCausalLM
 
 from textgym_agents.cli.entry import run
 from textgym_agents.lm import imitation
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STORY = ["sft", "textgym/Story-v0", "--demonstrations", "96", "--eval-episodes", "8"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_a_run_lowers_the_loss_and_leaves_a_model(tmp_path, capsys):

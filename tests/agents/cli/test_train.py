@@ -11,12 +11,13 @@ import pytest
 import tokenizers
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from textgym import Tokenizer
 from textgym_agents.cli.entry import run
 
-WORDS = ("</s>", "once", "upon", "a", "time", "happy", "sad", "cat", "dog", "sun")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TOTAL = 1536  # 8 rollouts of 16 rows by 12 tokens
 
 # Rewards that a run meets with: each acts once, at its `AT`-th batch of episodes.
@@ -55,30 +56,6 @@ def fail(episodes):
     wrong = {"nan": [float("nan")] * len(episodes), "shape": [[1.0]], "none": None}
     return wrong[os.environ["HOW"]]
 """
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A folder with a random GPT-2 of ten words."""
-    folder = tmp_path_factory.mktemp("model")
-    vocabulary = {word: i for i, word in enumerate(WORDS)}
-    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="a"))
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=len(WORDS), n_embd=16, n_layer=1, n_head=2, n_positions=32, eos_token_id=0
-    )
-    GPT2LMHeadModel(config).save_pretrained(folder)
-    Tokenizer(backend, eos_token="</s>", name="words").save(folder)
-    return folder
 
 
 @pytest.fixture

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-import tokenizers
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
 
-from textgym import Tokenizer
 from textgym_agents.cli import profiling
 from textgym_agents.cli.entry import run
 from textgym_agents.lm.slot_cache import SlotCache
 from textgym_agents.stopwatch import Stopwatch
 
-WORDS = ("</s>", "once", "upon", "a", "time", "happy", "sad", "cat", "dog", "sun")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 REWARDS = """
 import os, time
@@ -37,30 +34,6 @@ def fail(episodes):
         time.sleep(30)
     return [float("nan")] * len(episodes)
 """
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A folder with a random GPT-2 of ten words."""
-    folder = tmp_path_factory.mktemp("model")
-    vocabulary = {word: i for i, word in enumerate(WORDS)}
-    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="a"))
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=len(WORDS), n_embd=16, n_layer=1, n_head=2, n_positions=32, eos_token_id=0
-    )
-    GPT2LMHeadModel(config).save_pretrained(folder)
-    Tokenizer(backend, eos_token="</s>", name="words").save(folder)
-    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -34,6 +34,8 @@ from textgym_agents.rewards.fit_data import read_examples
 from textgym_agents.rewards.fit_model import word_tokenizer
 from textgym_agents.rewards.fit_training import TextJudge
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GOOD = ["lovely", "bright", "kind", "gentle", "sweet", "warm", "merry", "clever"]
 BAD = ["dull", "grim", "cruel", "bitter", "sour", "cold", "gloomy", "foolish"]
 NEUTRAL = [
@@ -53,14 +55,6 @@ NEUTRAL = [
     "then",
     "home",
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def sentence(rng, good):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 
@@ -14,9 +15,7 @@ from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.buffers import DictRolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecMonitor
-from transformers import GPT2Config, GPT2LMHeadModel
 
-from textgym import Tokenizer
 from textgym.errors import RewardError
 from textgym.rewards import FunctionReward, Reward
 from textgym.rewards.shaping import Shaped
@@ -25,15 +24,15 @@ from textgym_agents.sb3 import (
     AsyncScoring,
     CheckpointCallback,
     HindsightRewards,
-    LMPolicy,
     TextMetrics,
-    TokenRolloutBuffer,
     load_checkpoint,
     make_vec_env,
-    ppo_defaults,
 )
 
-ROWS, STEPS = 8, 10
+from .test_hindsight import ROWS, STEPS, make
+from .test_hindsight import agent_on as any_agent_on
+
+agent_on = functools.partial(any_agent_on, kl_coef=0.1)
 
 
 def letters(episodes):
@@ -55,41 +54,6 @@ class Slow(Reward):
         time.sleep(self.seconds)
         self.at_once -= 1
         return np.array(letters(episodes), np.float32)
-
-
-def make(*rewards, **keywords):
-    keywords = {"prompts": ["Once upon a time", "One day"], "max_new_tokens": 6} | keywords
-    return make_vec_env(
-        "textgym/Continuation-v0", n_envs=ROWS, seed=0, rewards=list(rewards), **keywords
-    )
-
-
-class Ending(LMPolicy):
-    """Ends one text in four at every token, so that lengths differ."""
-
-    def forward(self, obs, deterministic=False):
-        actions, values, log_probs = super().forward(obs, deterministic)
-        ends = torch.rand(len(actions)) < 0.25
-        return torch.where(ends, Tokenizer.load().eos_token_id, actions), values, log_probs
-
-
-def agent_on(envs, kind=PPO, buffer=TokenRolloutBuffer, kl_coef=0.1):
-    torch.manual_seed(0)
-    config = GPT2Config(
-        n_embd=16, n_layer=1, n_head=2, n_positions=64, vocab_size=Tokenizer.load().vocab_size
-    )
-    keywords = ppo_defaults(envs) if kind is PPO else {}
-    if buffer is DictRolloutBuffer:
-        keywords.pop("rollout_buffer_kwargs", None)
-    return kind(
-        Ending,
-        envs,
-        rollout_buffer_class=buffer,
-        policy_kwargs={"model": GPT2LMHeadModel(config), "kl_coef": kl_coef},
-        seed=0,
-        device="cpu",
-        **keywords | {"n_steps": STEPS},
-    )
 
 
 class Watch(BaseCallback):

@@ -51,7 +51,7 @@ class Ending(LMPolicy):
         return torch.where(ends, Tokenizer.load().eos_token_id, actions), values, log_probs
 
 
-def agent_on(envs, kind=PPO, buffer=TokenRolloutBuffer):
+def agent_on(envs, kind=PPO, buffer=TokenRolloutBuffer, kl_coef=0.0):
     torch.manual_seed(0)
     config = GPT2Config(
         n_embd=16, n_layer=1, n_head=2, n_positions=64, vocab_size=Tokenizer.load().vocab_size
@@ -63,7 +63,7 @@ def agent_on(envs, kind=PPO, buffer=TokenRolloutBuffer):
         Ending,
         envs,
         rollout_buffer_class=buffer,
-        policy_kwargs={"model": GPT2LMHeadModel(config), "kl_coef": 0.0},
+        policy_kwargs={"model": GPT2LMHeadModel(config), "kl_coef": kl_coef},
         seed=0,
         device="cpu",
         **keywords | {"n_steps": STEPS},

@@ -18,13 +18,7 @@ from textgym_agents.trl import (
 )
 from textgym_agents.trl.trainer import token_advantages
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def tiny_model(size):

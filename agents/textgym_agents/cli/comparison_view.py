@@ -19,6 +19,7 @@ from textgym_agents.bench.compare import (
     Row,
     cell_name,
 )
+from textgym_agents.cli.display import printable
 
 _STYLES = {WORSE: "bold red", BETTER: "green", NOT_SHOWN: "dim"}
 _DASH = "-"
@@ -143,4 +144,4 @@ def _names(pair: Pair) -> str:
 
 def _line(text: str) -> Text:
     """Text of others' making: never markup, and without what moves a terminal's cursor."""
-    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
+    return Text(printable(text).replace("\n", "\N{REPLACEMENT CHARACTER}"))
