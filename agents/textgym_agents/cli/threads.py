@@ -90,6 +90,8 @@ def model_work(model: nn.Module, *, rows: int, length: int) -> Callable[[], None
     """
     import torch
 
+    from textgym_agents.lm.linear import fast_linear
+
     device = next(model.parameters()).device
     decoded = torch.ones(rows, 1, dtype=torch.int64, device=device)
     packed = torch.ones(max(1, 1024 // length), length, dtype=torch.int64, device=device)
@@ -98,7 +100,8 @@ def model_work(model: nn.Module, *, rows: int, length: int) -> Callable[[], None
     def logits(tokens: Any) -> Any:
         both = getattr(model.config, "is_encoder_decoder", False)
         more = {"decoder_input_ids": tokens} if both else {}
-        return model(input_ids=tokens, use_cache=False, **more).logits
+        with fast_linear(tokens.numel(), getattr(model.config, "hidden_size", 0)):
+            return model(input_ids=tokens, use_cache=False, **more).logits
 
     def work() -> None:
         devices = [device] if device.type == "cuda" else []

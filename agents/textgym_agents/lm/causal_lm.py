@@ -11,6 +11,7 @@ from transformers.cache_utils import Cache
 
 from textgym_agents.lm.language_model import LanguageModel, cache_name, disable_dropout
 from textgym_agents.lm.lean import LeanBody, lean_body
+from textgym_agents.lm.linear import fast_linear
 from textgym_agents.lm.log_probs import Head
 from textgym_agents.lm.lora import Adapter
 from textgym_agents.lm.slot_cache import SlotCache
@@ -73,7 +74,8 @@ class CausalLM(LanguageModel):
 
     def hidden_states(self, input_ids: Tensor) -> Tensor:
         """`[S, T, d]` of right-padded `input_ids [S, T]`; what follows a token cannot reach it."""
-        return self.base(input_ids=input_ids, use_cache=False).last_hidden_state
+        with fast_linear(input_ids.numel(), self.hidden_size):
+            return self.base(input_ids=input_ids, use_cache=False).last_hidden_state
 
     def states(
         self, input_ids: Tensor, index: Tensor, prompt_lengths: Tensor | None = None
@@ -89,13 +91,14 @@ class CausalLM(LanguageModel):
         self, tokens: Tensor, *, position_ids: Tensor, attention_mask: Tensor | None, cache: Cache
     ) -> Tensor:
         """`[B, q, d]` of new `tokens [B, q]` after what `cache` holds."""
-        return self.base(
-            input_ids=tokens,
-            position_ids=position_ids,
-            attention_mask=attention_mask,
-            use_cache=True,
-            **{self._cache_name: cache},
-        ).last_hidden_state
+        with fast_linear(tokens.numel(), self.hidden_size):
+            return self.base(
+                input_ids=tokens,
+                position_ids=position_ids,
+                attention_mask=attention_mask,
+                use_cache=True,
+                **{self._cache_name: cache},
+            ).last_hidden_state
 
     def lean_body(self) -> LeanBody | None:
         """A forward of the same in fewer operations, see `lm/lean.py`; None where there is none."""
@@ -116,7 +119,8 @@ class CausalLM(LanguageModel):
         rng = np.random.default_rng(0)  # our own, so that no global generator is touched
         context = self.context_size
         ids = torch.from_numpy(rng.integers(0, self.vocab_size, (3, context))).to(self.device)
-        logits = self.model(input_ids=ids, use_cache=False).logits[..., : self.vocab_size]
+        with fast_linear(ids.numel(), self.hidden_size):
+            logits = self.model(input_ids=ids, use_cache=False).logits[..., : self.vocab_size]
         schedule = []
         if self._cache_name is not None:
             # Ragged prefill, ragged steps, several tokens at once, a reset, the full context.

@@ -9,12 +9,15 @@ where it is missing or differs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
+
+from textgym_agents.lm.linear import linear_for
 
 # Weights that are joined into one are copies: beyond this many parameters they would cost more
 # memory than the operations saved are worth.
@@ -100,6 +103,7 @@ class _Llama:
                     mlp.down_proj.bias,
                 )
             )
+        self.largest = max(w_up.numel() for *_, w_up, _, _, _ in self.layers)
         # The gains of norms within layers are in the weights that follow them.
         self.gain = self._gain(self.base.norm.weight)
         embedding = self.base.embed_tokens.weight
@@ -121,18 +125,19 @@ class _Llama:
         # [r q, 1, D]; in lockstep one position is there for all.
         cos, sin = (table[places.flatten()][:, None] for table in (self.cos, self.sin))
         attend = _Attention(attention_mask, r, q, heads, kv_heads, size)
+        product = linear_for(r * q * self.largest)
         for layer, (w_in, b_in, w_out, b_out, w_up, b_up, w_down, b_down) in zip(
             cache.layers, self.layers, strict=True
         ):
-            qkv = F.linear(self._normed(x), w_in, b_in)
+            qkv = product(self._normed(x), w_in, b_in)
             both = qkv[:, :turned].view(r * q, heads + kv_heads, size)
             both = torch.addcmul(both * cos, both.roll(size // 2, -1), sin)
             out = attend(
                 both[:, :heads], both[:, heads:], qkv[:, turned:].view(r * q, kv_heads, size), layer
             )
-            x = _added(x, out, w_out, b_out)
-            gate, up = F.linear(self._normed(x), w_up, b_up).chunk(2, -1)
-            x = _added(x, F.silu(gate).mul_(up), w_down, b_down)
+            x = _added(product, x, out, w_out, b_out)
+            gate, up = product(self._normed(x), w_up, b_up).chunk(2, -1)
+            x = _added(product, x, F.silu(gate).mul_(up), w_down, b_down)
         return (self._normed(x) * self.gain).view(r, q, -1)
 
     def _normed(self, x: Tensor) -> Tensor:
@@ -185,16 +190,19 @@ class _GPT2:
         x = x.view(r * q, -1)
         width = x.shape[1]
         attend = _Attention(attention_mask, r, q, heads, heads, width // heads)
+        product = linear_for(r * q * width * base.h[0].mlp.c_fc.weight.shape[1])
         for layer, block in zip(cache.layers, base.h, strict=True):
             attn, mlp = block.attn, block.mlp
             normed = F.layer_norm(x, (width,), block.ln_1.weight, block.ln_1.bias, self.eps)
-            qkv = torch.addmm(attn.c_attn.bias, normed, attn.c_attn.weight)
+            qkv = product(normed, attn.c_attn.weight.t(), attn.c_attn.bias)
             parts = qkv.view(r * q, 3, heads, width // heads)
             out = attend(parts[:, 0], parts[:, 1], parts[:, 2], layer)
-            x = _added(x, out, attn.c_proj.weight, attn.c_proj.bias)
+            x = _added(product, x, out, attn.c_proj.weight, attn.c_proj.bias)
             normed = F.layer_norm(x, (width,), block.ln_2.weight, block.ln_2.bias, self.eps)
-            up = torch.addmm(mlp.c_fc.bias, normed, mlp.c_fc.weight)
-            x = _added(x, F.gelu(up, approximate="tanh"), mlp.c_proj.weight, mlp.c_proj.bias)
+            up = product(normed, mlp.c_fc.weight.t(), mlp.c_fc.bias)
+            x = _added(
+                product, x, F.gelu(up, approximate="tanh"), mlp.c_proj.weight, mlp.c_proj.bias
+            )
         norm = base.ln_f
         return F.layer_norm(x, (width,), norm.weight, norm.bias, self.eps).view(r, q, width)
 
@@ -249,8 +257,12 @@ class _Attention:
         return torch.bmm(scores.softmax(-1), values).view(r, -1)
 
 
-def _added(x: Tensor, new: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _added(
+    product: Callable[..., Tensor], x: Tensor, new: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
     """`x + new @ weight + bias`."""
+    if product is not F.linear:
+        return product(new, weight.t(), bias).add_(x)
     out = torch.addmm(x, new, weight)
     return out if bias is None else out.add_(bias)
 

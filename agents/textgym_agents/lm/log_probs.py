@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from textgym_agents.lm.linear import linear
+
 # Logits of up to this many bytes are kept for the backward pass instead of made again.
 _KEEP_BYTES = 32 * 2**20
 
@@ -30,7 +32,7 @@ class Head(NamedTuple):
         """`[n, V] float32` of `hidden [n, d]`."""
         weight = self.weight[: self.vocab_size].float()
         bias = None if self.bias is None else self.bias[: self.vocab_size].float()
-        logits = torch.nn.functional.linear(hidden.float(), weight, bias)
+        logits = linear(hidden.float(), weight, bias)
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.softcap is not None:
@@ -151,9 +153,10 @@ class _TokenLogProbs(torch.autograd.Function):
                 grad *= 1.0 - (capped / softcap) ** 2
             if scale != 1.0:
                 grad *= scale
-            grad_hidden[part] = (grad @ used.float()).to(hidden.dtype)
+            grad_hidden[part] = linear(grad, used.float().t()).to(hidden.dtype)
             if grad_weight is not None:
-                grad_weight[:vocab_size] += (grad.T @ hidden[part].float()).to(weight.dtype)
+                made = linear(grad.t(), hidden[part].float().t())
+                grad_weight[:vocab_size] += made.to(weight.dtype)
             if grad_bias is not None:
                 grad_bias[:vocab_size] += grad.sum(dim=0).to(bias.dtype)
         return grad_hidden, grad_weight, grad_bias, *([None] * 8)

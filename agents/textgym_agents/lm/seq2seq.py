@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from textgym_agents.lm.language_model import LanguageModel, cache_name
+from textgym_agents.lm.linear import fast_linear
 from textgym_agents.lm.log_probs import Head
 from textgym_agents.lm.lora import Adapter
 from textgym_agents.lm.seq2seq_slots import ONE_PROMPT, Seq2SeqSlots
@@ -114,20 +115,22 @@ class Seq2SeqLM(LanguageModel):
     def encode(self, tokens: Tensor, there: Tensor) -> Tensor:
         """`[S, P, d]` of `tokens [S, P]`."""
         encoder = self.model.get_encoder()
-        return encoder(input_ids=tokens, attention_mask=there.long()).last_hidden_state
+        with fast_linear(tokens.numel(), self.hidden_size):
+            return encoder(input_ids=tokens, attention_mask=there.long()).last_hidden_state
 
     def decode(
         self, targets: Tensor, encoded: Tensor, there: Tensor, *, cached: bool = False
     ) -> tuple[Tensor, EncoderDecoderCache | None]:
         """`[S, T, d]` of `targets [S, T]` from their start, and the keys and values if `cached`."""
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache()) if cached else None
-        out = self.model.get_decoder()(
-            input_ids=targets,
-            encoder_hidden_states=encoded,
-            encoder_attention_mask=there.long(),
-            use_cache=cached,
-            **{self._cache_name: cache},
-        )
+        with fast_linear(targets.numel(), self.hidden_size):
+            out = self.model.get_decoder()(
+                input_ids=targets,
+                encoder_hidden_states=encoded,
+                encoder_attention_mask=there.long(),
+                use_cache=cached,
+                **{self._cache_name: cache},
+            )
         return out.last_hidden_state, cache
 
     def decode_next(
@@ -151,7 +154,8 @@ class Seq2SeqLM(LanguageModel):
         decoder = self.model.get_decoder()
         # Its keys and values are in the cache: only that there is an encoder matters.
         encoded = self.unembedding.weight.new_zeros(()).expand(*there.shape, self.hidden_size)
-        with _positions(decoder, positions[:, None]):
+        fast = fast_linear(tokens.numel(), self.hidden_size)
+        with fast, _positions(decoder, positions[:, None]):
             return decoder(
                 input_ids=tokens[:, None],
                 attention_mask=self._mask(visible),
@@ -225,12 +229,13 @@ class Seq2SeqLM(LanguageModel):
         lengths = torch.from_numpy(prompts).to(self.device)
         tokens, there = self.sources(contexts, lengths)
         targets = self.targets(contexts, lengths, most + 1)
-        logits = self.model(
-            input_ids=tokens,
-            attention_mask=there.long(),
-            decoder_input_ids=targets[:, :most],
-            use_cache=False,
-        ).logits[..., : self.vocab_size]
+        with fast_linear(targets.numel(), self.hidden_size):
+            logits = self.model(
+                input_ids=tokens,
+                attention_mask=there.long(),
+                decoder_input_ids=targets[:, :most],
+                use_cache=False,
+            ).logits[..., : self.vocab_size]
         log_probs = logits.float().log_softmax(dim=-1)  # [3, N, V]
         exact = log_probs.new_full((3, prompt + most, self.vocab_size), torch.nan)
         for row, start in enumerate(prompts):

@@ -16,6 +16,7 @@ from textgym_agents.rewards.models import (
     Judge,
     TextCache,
     batches_by_length,
+    forward,
     padded,
     reading_limit,
     shared_model,
@@ -230,7 +231,7 @@ def logits(model: Any, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
     for batch in batches_by_length(lengths, 16384 if pad is not None else 1):
         ids, mask = padded([rows[i] for i in batch], device)
         ids = ids.masked_fill(mask == 0, pad or 0)
-        out = model(input_ids=ids, attention_mask=mask).logits
+        out = forward(model, ids, mask).logits
         found[batch] = out.double().cpu().numpy()
     return found
 

@@ -16,6 +16,7 @@ from textgym_agents.rewards.models import (
     Judge,
     TextCache,
     batches_by_length,
+    forward,
     padded,
     reading_limit,
     shared_model,
@@ -144,7 +145,7 @@ class EmbeddingSimilarity(Reward):
         for batch in batches_by_length([len(ids[i]) for i in some], _BATCH_TOKENS):
             rows = [some[i] for i in batch]
             tokens, mask = padded([ids[i] for i in rows], device)
-            out = model(input_ids=tokens, attention_mask=mask, output_hidden_states=True)
+            out = forward(model, tokens, mask, output_hidden_states=True)
             hidden = out.hidden_states[self.layer].float()
             for row, states in zip(rows, hidden, strict=True):
                 ordinary = torch.tensor(special[row], device=device) == 0

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from textgym_agents.rewards.classifier import encode, fitted, logits
 from textgym_agents.rewards.fit_calibration import fit_temperature, nll
 from textgym_agents.rewards.fit_data import Examples, Text
-from textgym_agents.rewards.models import padded
+from textgym_agents.rewards.models import forward, padded
 
 # Batches are made of texts of similar length, out of so many at a time.
 _SORTED_BATCHES = 16
@@ -234,7 +234,7 @@ def _loss(
         special = torch.isin(ids, torch.tensor(judge.tokenizer.all_special_ids, device=device))
         chosen = torch.rand(ids.shape, device=device) < recipe.word_dropout
         ids = ids.masked_fill(chosen & ~special, hidden)
-    logits = model(input_ids=ids, attention_mask=mask.repeat(looks, 1)).logits.float()
+    logits = forward(model, ids, mask.repeat(looks, 1)).logits.float()
     decisions = []
     for look in logits.chunk(looks):
         # Of a pair, the outputs of both are the logits of which is preferred: Bradley-Terry.

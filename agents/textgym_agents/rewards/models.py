@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from textgym_agents.lm import model_path
+from textgym_agents.lm.linear import fast_linear
 
 # A folder, a hub id, ``"bundled"``, or a model with its tokenizer.
 Judge = str | os.PathLike[str] | tuple[nn.Module, Any]
@@ -100,6 +101,12 @@ def padded(sequences: Sequence[Sequence[int]], device: Any) -> tuple[Tensor, Ten
         ids[row, : len(sequence)] = sequence
         mask[row, : len(sequence)] = 1
     return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+
+
+def forward(model: nn.Module, ids: Tensor, mask: Tensor, **options: Any) -> Any:
+    """What `model` makes of `padded` sequences; `options` are those of its own forward."""
+    with fast_linear(ids.numel(), getattr(model.config, "hidden_size", 0)):
+        return model(input_ids=ids, attention_mask=mask, **options)
 
 
 def batches_by_length(lengths: Sequence[int], max_tokens: int = 16384) -> list[list[int]]:

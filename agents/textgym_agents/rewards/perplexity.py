@@ -15,6 +15,7 @@ from textgym_agents.rewards.models import (
     Judge,
     TextCache,
     batches_by_length,
+    forward,
     padded,
     reading_limit,
     shared_model,
@@ -179,7 +180,7 @@ class LogProb(Reward):
         for batch in batches_by_length(lengths, max(1, _LOGITS // size)):
             rows = [judged[i] for i in batch]
             ids, mask = padded([encoded[i][0] for i in rows], device)
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+            logits = forward(model, ids, mask, use_cache=False).logits
             for row, row_logits, row_ids in zip(rows, logits, ids, strict=True):
                 at = torch.from_numpy(np.flatnonzero(encoded[row][1])).to(device)
                 seen = row_logits[at - 1].float()
