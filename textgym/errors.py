@@ -30,13 +30,17 @@ class RewardWarning(UserWarning):
     """A reward that may fail has failed on an episode, which was paid its fallback instead."""
 
 
-def short(text: str, limit: int = 120) -> str:
-    """`text` in quotes, cut to `limit` characters: for messages.
+def short(value: object, limit: int = 120) -> str:
+    """`value` as Python writes it, cut to `limit` characters: for messages.
 
     >>> short("The fox ran home.", 10)
     "'The fox...'"
+    >>> short([1, 2, 3, 4, 5], 10)
+    '[1, 2, ...'
     """
-    return repr(text if len(text) <= limit else text[: limit - 3] + "...")
+    text = value if isinstance(value, str) else repr(value)
+    cut = text if len(text) <= limit else text[: limit - 3] + "..."
+    return repr(cut) if isinstance(value, str) else cut
 
 
 # Longer lists would bury the message.

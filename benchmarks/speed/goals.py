@@ -68,8 +68,8 @@ GOALS = (
         "GPT-2 of 124 M, 8 rows",
         "gpt2_rollout_over_generate_8",
         1.2,
-        note="A step of a model of this size is the reading of its weights, which `generate` does "
-        "as well: what TextGym saves lies around it.",
+        note="Where MKL uses the whole processor, a step of a model of this size is its matrix "
+        "products, which `generate` computes as well: what TextGym saves lies around them.",
     ),
     _throughput(_UPDATE, "stories260k, 2,048 tokens", "update_over_bare_2048", 0.95),
     _throughput(_UPDATE, "stories260k, 4,096 tokens", "update_over_bare_4096", 0.95),
@@ -92,6 +92,7 @@ GOALS = (
         most=True,
     ),
     Goal(_PEERS, "TRL's time to the reward over PPO's", ("peers", "summary", "trl_over_ppo"), 1.3),
+    Goal(_PEERS, "the same over GRPO's here", ("peers", "summary", "trl_over_grpo"), 1.3),
     Goal(
         _PEERS,
         "PPO over a loop that reads every prefix",

@@ -6,6 +6,7 @@ JSON object (docs/benchmarks.md lists its fields). Where a cell has several, the
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -93,7 +94,7 @@ def check_record(value: object) -> Record:
         ValueError: it is not; says which field was expected to be what.
     """
     if not isinstance(value, dict):
-        raise ValueError(f"a record must be a JSON object, got {short(repr(value))}.")
+        raise ValueError(f"a record must be a JSON object, got {short(value)}.")
     if value.get("schema") != SCHEMA:
         raise ValueError(
             f"`schema` must be {SCHEMA}, got {value.get('schema')!r}: the record was written by "
@@ -126,7 +127,7 @@ def _check_field(record: Record, name: str, types: type | tuple[type, ...], null
         kinds = types if isinstance(types, tuple) else (types,)
         wanted = " or ".join(kind.__name__ for kind in kinds)
         raise ValueError(
-            f"`{name}` must be {wanted}{' or null' if nullable else ''}, got {short(repr(found))}."
+            f"`{name}` must be {wanted}{' or null' if nullable else ''}, got {short(found)}."
         )
     if isinstance(found, float) and not math.isfinite(found):
         raise ValueError(f"`{name}` must be finite, got {found}.")
@@ -140,7 +141,7 @@ def _check_numbers(name: str, values: Sequence[Any] | None, at_least: int = 0) -
     for place, number in enumerate(values):
         if isinstance(number, bool) or not isinstance(number, _NUMBER) or not math.isfinite(number):
             raise ValueError(
-                f"`{name}` must hold finite numbers, got {short(repr(number))} at place {place}."
+                f"`{name}` must hold finite numbers, got {short(number)} at place {place}."
             )
 
 
@@ -148,7 +149,7 @@ def _check_parts(name: str, rows: Sequence[Any] | None, parts: tuple[str, ...]) 
     for row in rows or ():
         missing = [part for part in parts if not isinstance(row, dict) or part not in row]
         if missing:
-            raise ValueError(f"each of `{name}` must have `{missing[0]}`, got {short(repr(row))}.")
+            raise ValueError(f"each of `{name}` must have `{missing[0]}`, got {short(row)}.")
         if name == "pictures":
             lists = {key: row[key] for key in row if key != "prompt" and row[key] is not None}
             if len({len(values) for values in lists.values()}) > 1:
@@ -300,6 +301,13 @@ class Results:
 
     def anchors(self, task: str) -> Anchors | None:
         """What is 0 and 1 on `task`; None while an anchor is missing, or where they are equal."""
+        return self._anchors_of_tasks.get(task)
+
+    @functools.cached_property
+    def _anchors_of_tasks(self) -> dict[str, Anchors | None]:
+        return {task: self._found_anchors(task) for task in self.tasks}
+
+    def _found_anchors(self, task: str) -> Anchors | None:
         for record in self.records:
             if record["task"] == task and record["exact"] is not None:
                 exact = record["exact"]
