@@ -74,11 +74,15 @@ class LMFeatures(BaseFeaturesExtractor):
 
     @torch.no_grad()
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
-        """`[B, D + 1] float32` of a batch of observations, of any dtype."""
+        """`[B, D + 1] float32` of a batch of observations, of any dtype.
+
+        Rows without a token, with which recurrent agents fill up their sequences, are 0.
+        """
         ids = observations["input_ids"].long()
         lengths = observations["attention_mask"].sum(dim=1).cpu().numpy().astype(np.int64)
-        hidden = self._body.last_hidden(ids, lengths)
-        return torch.cat([hidden.float(), observations["remaining"] / self._budget], dim=1)
+        hidden = self._body.last_hidden(ids, np.maximum(lengths, 1)).float()
+        hidden = hidden * torch.from_numpy(lengths > 0).to(hidden.device)[:, None]
+        return torch.cat([hidden, observations["remaining"] / self._budget], dim=1)
 
 
 class _Body:

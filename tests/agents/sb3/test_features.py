@@ -189,3 +189,21 @@ def test_wrong_environments_are_refused():
         LMFeatures(spaces.Box(0, 1, (3,)), model())
     with pytest.raises(ValueError, match="5 token embeddings"):
         LMFeatures(make_envs(2, vocab_size=6).observation_space, model())
+
+
+@pytest.mark.parametrize("mode", [False, True])
+def test_rows_without_a_token_are_zero(mode):
+    """RecurrentPPO fills up its sequences with them."""
+    own, envs = model(), make_envs()
+    features = LMFeatures(envs.observation_space, own).train(mode)
+    given = envs.reset()
+    observation, expected = tensors(given), by_hugging_face(own, given)
+    for key in observation:
+        observation[key][[1, 4]] = 0
+    found = features(observation)
+    assert (found[[1, 4]] == 0).all()
+    rest = [0, 2, 3, 5]
+    torch.testing.assert_close(found[rest], expected[rest], atol=1e-5, rtol=1e-5)
+    for key in observation:
+        observation[key][:] = 0
+    assert (features(observation) == 0).all()
