@@ -60,14 +60,14 @@ class _Recording(TokenVectorWrapper):
     ) -> tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Step, and keep what the open rows are paid."""
         result = self.env.step(check_actions(self.env, actions))
-        _, rewards, terminated, truncated, infos = result
+        _, rewards, _, _, infos = result
         where, closed = ended(infos, self.autoreset_mode)
         for row in np.flatnonzero(self.open):
             self.played[row].rewards.append(float(rewards[row]))
         for row in closed:
             if self.open[row]:
                 self.played[row].episode = where["episode_record"][row]
-        self.open &= ~(terminated | truncated)
+                self.open[row] = False
         return result
 
 

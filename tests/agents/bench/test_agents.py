@@ -12,6 +12,7 @@ import pytest
 from textgym.suites import SuiteTask
 from textgym_agents.bench.agents import AGENTS, find_agent, is_import, make_agent, needs_torch
 from textgym_agents.bench.cell import run_cell
+from textgym_agents.bench.models import FallingRate
 
 LOCK = {"vocab_size": 5, "keys": 4, "pins": 2, "max_new_tokens": 3, "prompt_length": 1}
 TINY = SuiteTask("lock", "textgym/TokenLock-v0", LOCK, tokens=64, episodes=20, num_envs=16)
@@ -126,3 +127,9 @@ def test_functions_are_given_what_they_take():
             make_agent(make, "envs", 9, 5)
     with pytest.raises(TypeError, match="must return something with `predict`, got NoneType"):
         make_agent(lambda envs, budget: None, "envs", 9, 5)
+
+
+def test_the_rate_of_a_random_model_stays_then_falls_to_zero():
+    rate = FallingRate(0.02, falling=0.5)
+    remaining = [1.0, 0.75, 0.5, 0.25, 0.0]  # of training, as SB3 tells it
+    assert [rate(left) for left in remaining] == pytest.approx([0.02, 0.02, 0.02, 0.01, 0.0])

@@ -205,6 +205,18 @@ def test_what_is_known_exactly_takes_the_place_of_what_was_measured():
     assert results.score(results.records[0]) == pytest.approx(0.4)  # a measured random: not 0
 
 
+def test_what_is_known_of_one_task_is_not_taken_for_another():
+    known = {"random": 0.0, "optimum": 2.0}
+    results = Results(
+        (
+            record("lock", "random", returns=[0.0], exact=known),
+            record("story", returns=[0.75]),
+            *anchors("story", 0.5, 1.0),
+        )
+    )
+    assert results.scores("ppo")[0].tolist() == pytest.approx([np.nan, 0.5], nan_ok=True)
+
+
 def test_without_both_anchors_apart_there_is_no_score():
     ppo = record()
     lone = Results((anchors("story", 0.2, 1.0)[0], ppo))
