@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from textgym.suites import SuiteTask
+from textgym_agents.bench import decoders
 from textgym_agents.bench.agents import AGENTS, find_agent, is_import, make_agent, needs_torch
 from textgym_agents.bench.cell import run_cell
 from textgym_agents.bench.models import FallingRate
@@ -55,6 +56,26 @@ def test_agents_begin_with_the_bundled_model(agent):
         picture = record["pictures"][0]
         assert picture["ref_log_probs"] == pytest.approx(picture["log_probs"], abs=1.0)
         assert (picture["values"] is None) == (agent == "grpo")
+
+
+@pytest.mark.parametrize(
+    ("agent", "search"), [("beam", "beam_search"), ("best-of-n", "best_texts")]
+)
+def test_what_a_search_found_is_written_whole(agent, search, monkeypatch):
+    found = []
+
+    def noted(*args, function=getattr(decoders, search), **keywords):
+        texts = function(*args, **keywords)
+        found.extend(texts if isinstance(texts, list) else [texts])
+        return texts
+
+    monkeypatch.setattr(decoders, search, noted)
+    record = run_cell(TALK, agent, 0)
+    assert len(found) == len(record["returns"]) == 4
+    assert any(len(text.tokens) > 2 for text in found)
+    assert record["returns"] == pytest.approx([text.total_reward for text in found])
+    ends = [text["completion"] for text in record["samples"] if text["stage"] == "end"]
+    assert ends == [text.episode.completion_text for text in found][: len(ends)]
 
 
 def test_maskable_ppo_writes_no_empty_text():
