@@ -91,13 +91,21 @@ GOALS = (
         1.15,
         most=True,
     ),
-    Goal(_PEERS, "TRL's time to the reward over PPO's", ("peers", "summary", "trl_over_ppo"), 1.3),
+    Goal(
+        _PEERS,
+        "TRL's time to the reward over PPO's",
+        ("peers", "summary", "trl_over_ppo"),
+        1.3,
+        note="PPO writes and learns faster than TRL, but needs more tokens: its critic has to learn "
+        "first what a group of texts to one prompt tells at once.",
+    ),
     Goal(_PEERS, "the same over GRPO's here", ("peers", "summary", "trl_over_grpo"), 1.3),
     Goal(
         _PEERS,
         "PPO over a loop that reads every prefix",
         ("peers", "summary", "ppo_over_prefixes"),
         50.0,
+        note="Contexts of Story are short; what is read again grows with their length.",
     ),
     _throughput(_ENVIRONMENT, "tokens/s at 1,024 rows", "env_tokens_per_s", 2e6),
     _throughput(_ENVIRONMENT, "with a score of the text", "env_scored_tokens_per_s", 5e5),
