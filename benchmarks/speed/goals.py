@@ -103,7 +103,7 @@ GOALS = (
         "TRL's time to the reward over PPO's",
         ("peers", "summary", "trl_over_ppo"),
         1.3,
-        note="PPO writes and learns faster than TRL, but needs more tokens: its critic has to learn "
+        note="A token costs PPO less than TRL, but it needs more of them: its critic has to learn "
         "first what a group of texts to one prompt tells at once.",
     ),
     Goal(_PEERS, "the same over GRPO's here", ("peers", "summary", "trl_over_grpo"), 1.3),

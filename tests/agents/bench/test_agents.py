@@ -62,9 +62,9 @@ def test_agents_begin_with_the_bundled_model(agent):
     ("agent", "search"), [("beam", "beam_search"), ("best-of-n", "best_texts")]
 )
 def test_what_a_search_found_is_written_whole(agent, search, monkeypatch):
-    found = []
+    found, function = [], getattr(decoders, search)
 
-    def noted(*args, function=getattr(decoders, search), **keywords):
+    def noted(*args, **keywords):
         texts = function(*args, **keywords)
         found.extend(texts if isinstance(texts, list) else [texts])
         return texts
