@@ -264,6 +264,18 @@ class Report:
         band = statistics.sample_efficiency(rows[:, None, :], grid, _rng(), statistic="mean")
         return band, runs
 
+    def late_rise(self, agent: str, task: str) -> float | None:
+        """By how much returns in training rose from the fourth to the last fifth of the tokens.
+
+        The mean over seeds; None where no seed has a curve with points in both.
+        """
+        rises = []
+        for x, y in self.task_learning(agent, task)[1]:
+            late, before = y[x > 0.8 * x[-1]], y[(x > 0.6 * x[-1]) & (x <= 0.8 * x[-1])]
+            if late.size and before.size:
+                rises.append(late.mean() - before.mean())
+        return float(np.mean(rises)) if rises else None
+
     @cached_property
     def budgets(self) -> dict[str, int]:
         """Tokens to learn from, by task."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from textgym.statistics import Interval
 from textgym_agents.bench.report.charts import whisker
 from textgym_agents.bench.report.data import GOAL, Cost, Report, Standing
@@ -21,6 +23,9 @@ from textgym_agents.bench.report.markup import (
     sort_key,
     table,
 )
+
+# Of the optimum: curves that rise by less in their last fifth are said to be level.
+_RISING = 0.01
 
 
 # ---------------------------------------------------------------- scores
@@ -164,8 +169,32 @@ def exact_sentences(report: Report) -> list[tuple[str, str]]:
             f"at {share.value:.1%} of the exact optimum ({spread}{tasks}, {seeds}); "
             f"the goal of {GOAL:.0%} is {verdict}{doubt}."
         )
+        if share.value < GOAL:
+            sentence += f" {_shortfall(report, agent)}"
         found.append((agent, sentence))
     return found
+
+
+def _shortfall(report: Report, agent: str) -> str:
+    """Where `agent` is furthest from the optimum, and whether more tokens may help."""
+    shares = {
+        task: np.divide([*report.returns(agent, task).values()], report.anchors[task].oracle)
+        for task in report.exact_tasks
+    }
+    worst = min(shares, key=lambda task: shares[task].mean())
+    found = shares[worst]
+    seeds = f" (seeds {min(found):.1%} to {max(found):.1%})" if len(found) > 1 else ""
+    sentence = f"Furthest from it on {worst}, {found.mean():.1%}{seeds}"
+    rise = report.late_rise(agent, worst)
+    if rise is None:
+        return f"{sentence}."
+    rise /= report.anchors[worst].oracle
+    if rise > _RISING:
+        return (
+            f"{sentence}, where returns in training still rose, by {rise:.1%} in the last fifth of "
+            "its tokens: more of them may help."
+        )
+    return f"{sentence}, where returns in training no longer rose in the last fifth of its tokens."
 
 
 def _exact(report: Report) -> str:
