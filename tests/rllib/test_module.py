@@ -138,9 +138,10 @@ def test_large_batches_are_made_again_in_the_backward_pass(module, monkeypatch):
         monkeypatch.setattr("textgym_agents.rllib.module._PART_TOKENS", 50)
         lm.zero_grad()
         lm.forward_train(batch)[Columns.ACTION_LOGP].sum().backward()
-        gradients.append([p.grad.clone() for p in lm.lm.parameters()])
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+        gradients.append(torch.cat([p.grad.flatten() for p in lm.lm.parameters()]))
+    # A sum over tokens that all but cancel: single numbers are mostly rounding.
+    one, other = gradients
+    assert (one - other).norm() <= 1e-4 * one.norm()
 
 
 def test_wrong_settings_are_refused(module):
