@@ -2,8 +2,9 @@
 
 torch multiplies float32 matrices by MKL, which uses AVX-512 on Intel's processors and no more than
 AVX2 on those of others. oneDNN, which torch brings too, uses AVX-512 wherever there is any: on such
-a processor large products take it half the time. Which library computes depends on the machine and
-the sizes alone, never on a measurement, so that the same seed gives the same run.
+a processor large products take it half the time. Which library computes depends on the machine,
+the sizes and the number of threads, never on a measurement, so that the same seed gives the same
+run.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-# oneDNN is called for no fewer multiplications than this: a call takes some 10 microseconds, one
-# with gradients some 50 more, for these are computed from Python.
+# oneDNN is called for no fewer multiplications a thread than this: a call takes some 10
+# microseconds, one with gradients some 50 more, for these are computed from Python, and it shares
+# small products among threads that have to be woken.
 _LEAST = 2**21
 
 
@@ -46,7 +48,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def linear_for(multiplications: int) -> Callable[..., Tensor]:
     """`linear`; `F.linear`, which asks no questions, where no product is larger than this."""
-    return linear if multiplications >= _LEAST and library_is_slow() else F.linear
+    return linear if _large(multiplications) and library_is_slow() else F.linear
 
 
 def fast_linear(positions: int, width: int) -> AbstractContextManager[Any]:
@@ -57,7 +59,7 @@ def fast_linear(positions: int, width: int) -> AbstractContextManager[Any]:
         width: of the module's vectors. Where products of this size, or twice it, are too small to
             gain, nothing is changed: the mode itself costs a microsecond an operation.
     """
-    large = positions * 2 * width * width >= _LEAST
+    large = _large(positions * 2 * width * width)
     return _FastLinear() if large and library_is_slow() else nullcontext()
 
 
@@ -80,10 +82,14 @@ def _processor() -> str:
         return platform.processor()  # on Windows "AMD64 Family 25 ..., AuthenticAMD"
 
 
+def _large(multiplications: int) -> bool:
+    return multiplications >= _LEAST * torch.get_num_threads()
+
+
 def _pays(x: Tensor, weight: Tensor) -> bool:
     """Whether `linear` does better than `F.linear` here."""
     return (
-        x.numel() * weight.shape[0] >= _LEAST
+        _large(x.numel() * weight.shape[0])
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == "cpu"
         and weight.layout == torch.strided
