@@ -130,6 +130,8 @@ def test_export_is_an_ordinary_folder(module, tmp_path):
 
 
 def test_large_batches_are_made_again_in_the_backward_pass(module, monkeypatch):
+    # Which library multiplies goes by size, and these sums all but cancel: one library for both.
+    monkeypatch.setattr("textgym_agents.lm.linear.library_is_slow", lambda: False)
     envs, lm = module()
     batch = packed(play(envs, lm, 20))
     gradients = []
@@ -138,10 +140,9 @@ def test_large_batches_are_made_again_in_the_backward_pass(module, monkeypatch):
         monkeypatch.setattr("textgym_agents.rllib.module._PART_TOKENS", 50)
         lm.zero_grad()
         lm.forward_train(batch)[Columns.ACTION_LOGP].sum().backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in lm.lm.parameters()]))
-    # A sum over tokens that all but cancel: single numbers are mostly rounding.
-    one, other = gradients
-    assert (one - other).norm() <= 1e-4 * one.norm()
+        gradients.append([p.grad.clone() for p in lm.lm.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
 def test_wrong_settings_are_refused(module):

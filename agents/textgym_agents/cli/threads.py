@@ -100,7 +100,7 @@ def model_work(model: nn.Module, *, rows: int, length: int) -> Callable[[], None
     def logits(tokens: Any) -> Any:
         both = getattr(model.config, "is_encoder_decoder", False)
         more = {"decoder_input_ids": tokens} if both else {}
-        with fast_linear(tokens.numel(), getattr(model.config, "hidden_size", 0)):
+        with fast_linear(tokens, getattr(model.config, "hidden_size", 0)):
             return model(input_ids=tokens, use_cache=False, **more).logits
 
     def work() -> None:

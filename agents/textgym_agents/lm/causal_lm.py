@@ -74,7 +74,7 @@ class CausalLM(LanguageModel):
 
     def hidden_states(self, input_ids: Tensor) -> Tensor:
         """`[S, T, d]` of right-padded `input_ids [S, T]`; what follows a token cannot reach it."""
-        with fast_linear(input_ids.numel(), self.hidden_size):
+        with fast_linear(input_ids, self.hidden_size):
             return self.base(input_ids=input_ids, use_cache=False).last_hidden_state
 
     def states(
@@ -91,7 +91,7 @@ class CausalLM(LanguageModel):
         self, tokens: Tensor, *, position_ids: Tensor, attention_mask: Tensor | None, cache: Cache
     ) -> Tensor:
         """`[B, q, d]` of new `tokens [B, q]` after what `cache` holds."""
-        with fast_linear(tokens.numel(), self.hidden_size):
+        with fast_linear(tokens, self.hidden_size):
             return self.base(
                 input_ids=tokens,
                 position_ids=position_ids,
@@ -119,7 +119,7 @@ class CausalLM(LanguageModel):
         rng = np.random.default_rng(0)  # our own, so that no global generator is touched
         context = self.context_size
         ids = torch.from_numpy(rng.integers(0, self.vocab_size, (3, context))).to(self.device)
-        with fast_linear(ids.numel(), self.hidden_size):
+        with fast_linear(ids, self.hidden_size):
             logits = self.model(input_ids=ids, use_cache=False).logits[..., : self.vocab_size]
         schedule = []
         if self._cache_name is not None:

@@ -51,15 +51,15 @@ def linear_for(multiplications: int) -> Callable[..., Tensor]:
     return linear if _large(multiplications) and library_is_slow() else F.linear
 
 
-def fast_linear(positions: int, width: int) -> AbstractContextManager[Any]:
+def fast_linear(tokens: Tensor, width: int) -> AbstractContextManager[Any]:
     """Within it, `nn.Linear` and transformers' `Conv1D` of any module compute as `linear` does.
 
     Args:
-        positions: tokens that go through the module.
+        tokens: what goes through the module; elsewhere than on a CPU, nothing is changed.
         width: of the module's vectors. Where products of this size, or twice it, are too small to
             gain, nothing is changed: the mode itself costs a microsecond an operation.
     """
-    large = _large(positions * 2 * width * width)
+    large = tokens.device.type == "cpu" and _large(tokens.numel() * 2 * width * width)
     return _FastLinear() if large and library_is_slow() else nullcontext()
 
 

@@ -115,7 +115,7 @@ class Seq2SeqLM(LanguageModel):
     def encode(self, tokens: Tensor, there: Tensor) -> Tensor:
         """`[S, P, d]` of `tokens [S, P]`."""
         encoder = self.model.get_encoder()
-        with fast_linear(tokens.numel(), self.hidden_size):
+        with fast_linear(tokens, self.hidden_size):
             return encoder(input_ids=tokens, attention_mask=there.long()).last_hidden_state
 
     def decode(
@@ -123,7 +123,7 @@ class Seq2SeqLM(LanguageModel):
     ) -> tuple[Tensor, EncoderDecoderCache | None]:
         """`[S, T, d]` of `targets [S, T]` from their start, and the keys and values if `cached`."""
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache()) if cached else None
-        with fast_linear(targets.numel(), self.hidden_size):
+        with fast_linear(targets, self.hidden_size):
             out = self.model.get_decoder()(
                 input_ids=targets,
                 encoder_hidden_states=encoded,
@@ -154,7 +154,7 @@ class Seq2SeqLM(LanguageModel):
         decoder = self.model.get_decoder()
         # Its keys and values are in the cache: only that there is an encoder matters.
         encoded = self.unembedding.weight.new_zeros(()).expand(*there.shape, self.hidden_size)
-        fast = fast_linear(tokens.numel(), self.hidden_size)
+        fast = fast_linear(tokens, self.hidden_size)
         with fast, _positions(decoder, positions[:, None]):
             return decoder(
                 input_ids=tokens[:, None],
@@ -229,7 +229,7 @@ class Seq2SeqLM(LanguageModel):
         lengths = torch.from_numpy(prompts).to(self.device)
         tokens, there = self.sources(contexts, lengths)
         targets = self.targets(contexts, lengths, most + 1)
-        with fast_linear(targets.numel(), self.hidden_size):
+        with fast_linear(targets, self.hidden_size):
             logits = self.model(
                 input_ids=tokens,
                 attention_mask=there.long(),

@@ -105,7 +105,7 @@ def padded(sequences: Sequence[Sequence[int]], device: Any) -> tuple[Tensor, Ten
 
 def forward(model: nn.Module, ids: Tensor, mask: Tensor, **options: Any) -> Any:
     """What `model` makes of `padded` sequences; `options` are those of its own forward."""
-    with fast_linear(ids.numel(), getattr(model.config, "hidden_size", 0)):
+    with fast_linear(ids, getattr(model.config, "hidden_size", 0)):
         return model(input_ids=ids, attention_mask=mask, **options)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections import Counter
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from textgym_agents.lm import CausalLM
 from textgym_agents.lm import linear as module
 from textgym_agents.lm.linear import fast_linear, library_is_slow, linear
 from textgym_agents.lm.seq2seq import Seq2SeqLM
+from textgym_agents.rewards.models import forward
 
 needs_onednn = pytest.mark.skipif(
     not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="torch was built without oneDNN"
@@ -124,7 +126,7 @@ def test_a_model_within_it_and_after_it(calls, name):
     model = MODELS[name]().eval()
     plain = copy.deepcopy(model)
     ids = torch.randint(V, (3, C))
-    with fast_linear(ids.numel(), 32):
+    with fast_linear(ids, 32):
         model(input_ids=ids).logits.logsumexp(-1).sum().backward()
     # Four products a layer of GPT-2's, seven of Llama's; the head; two more each for gradients.
     layers = {"gpt2": 2 * 4, "llama": 2 * 7}[name]
@@ -142,15 +144,35 @@ def test_decoding_is_the_models(calls, name):
     lm = CausalLM(MODELS[name](), V, C)
     assert lm.incremental
     assert lm.lean
-    before = calls["products"]
     slots = lm.slots(3, C)
     ids = torch.randint(V, (3, C))
     for step in range(2, 6):
         lengths = np.full(3, step)
+        calls.clear()
         hidden = slots.last_hidden(ids, lengths)
+        assert calls["products"] == 2 * 4  # of each layer: what is read, out, up, down
         exact = lm.model(input_ids=ids[:, :step]).logits[:, -1]
         torch.testing.assert_close(lm.head.logits(hidden), exact, atol=1e-4, rtol=0)
-    assert calls["products"] > before
+
+
+@needs_onednn
+@pytest.mark.parametrize("name", MODELS)
+def test_a_models_own_forwards_are_within_it(calls, name):
+    """Of whole contexts, and of decoding where there is no lean forward."""
+    torch.manual_seed(0)
+    lm = CausalLM(MODELS[name](), V, C)
+    layers = {"gpt2": 2 * 4, "llama": 2 * 7}[name]
+    ids = torch.randint(V, (3, C))
+    calls.clear()
+    lm.states(ids, torch.arange(3))
+    assert calls["products"] == layers
+    lm.lean = False
+    calls.clear()
+    lm.slots(3, C).last_hidden(ids, np.full(3, 4))
+    assert calls["products"] == layers
+    calls.clear()
+    forward(lm.model, ids, torch.ones_like(ids))  # as rewards by neural models call theirs
+    assert calls["products"] == layers + 1  # and the head
 
 
 @needs_onednn
@@ -164,7 +186,25 @@ def test_an_encoder_decoder(calls):
         T5ForConditionalGeneration(config), V, C, max_new_tokens=8
     )  # compares itself with the model
     assert lm.incremental
-    assert calls["products"] > 0
+    # Six a layer of the encoder: four of attention, two of the MLP; four more of a decoder's.
+    ids, there = torch.randint(V, (2, 5)), torch.ones(2, 5, dtype=torch.bool)
+    calls.clear()
+    encoded = lm.encode(ids, there)
+    assert calls["products"] == 2 * 6
+    calls.clear()
+    lm.decode(ids, encoded, there)
+    assert calls["products"] == 2 * 10
+    slots = lm.slots(2, C)
+    contexts, prompts = torch.randint(V, (2, C)), np.array([5, 5])
+    slots.last_hidden(contexts, np.array([5, 5]), prompts)
+    calls.clear()
+    slots.last_hidden(contexts, np.array([6, 6]), prompts)
+    assert calls["products"] == 2 * 8  # the encoder's keys and values are known
+
+
+def test_only_what_is_on_a_cpu(calls):
+    assert not isinstance(fast_linear(torch.zeros(3, C), 32), nullcontext)
+    assert isinstance(fast_linear(torch.zeros(3, C, device="meta"), 32), nullcontext)
 
 
 @pytest.mark.parametrize(

@@ -215,18 +215,20 @@ class Report:
     @cached_property
     def shares(self) -> dict[str, Interval]:
         """Mean return over the exact optimum, averaged over tasks, of agents with all of them."""
-        found = {}
-        for agent in self.agents if self.exact_tasks else ():
-            rows = [
-                [
-                    self.returns(agent, task).get(seed, np.nan) / self.anchors[task].oracle
-                    for task in self.exact_tasks
-                ]
-                for seed in self.results.seeds(agent)
-            ]
-            if all(self.cells(agent, task) for task in self.exact_tasks):
-                found[agent] = statistics.mean(rows, _rng())
-        return found
+        return {
+            agent: statistics.mean(self.shares_of_runs(agent), _rng())
+            for agent in (self.agents if self.exact_tasks else ())
+            if all(self.cells(agent, task) for task in self.exact_tasks)
+        }
+
+    def shares_of_runs(self, agent: str) -> Floats:
+        """Returns over the exact optimum, `[n_seeds, n_exact_tasks]`; NaN where there is no run."""
+        columns = []
+        for task in self.exact_tasks:
+            found = self.returns(agent, task)
+            returns = [found.get(seed, np.nan) for seed in self.results.seeds(agent)]
+            columns.append(np.divide(returns, self.anchors[task].oracle))
+        return np.stack(columns, axis=1)
 
     # ------------------------------------------------------------------ curves
     @cached_property
@@ -256,7 +258,7 @@ class Report:
         self, agent: str, task: str
     ) -> tuple[Band | None, list[tuple[Floats, Floats]]]:
         """The mean over seeds of the returns in training, by tokens; and each seed's own."""
-        runs = [found for cell in self.cells(agent, task).values() if (found := curve(cell))]
+        runs = self._task_curves(agent, task)
         if not runs:
             return None, []
         grid = _grid([x for x, _ in runs], math.inf)
@@ -270,11 +272,14 @@ class Report:
         The mean over seeds; None where no seed has a curve with points in both.
         """
         rises = []
-        for x, y in self.task_learning(agent, task)[1]:
+        for x, y in self._task_curves(agent, task):
             late, before = y[x > 0.8 * x[-1]], y[(x > 0.6 * x[-1]) & (x <= 0.8 * x[-1])]
             if late.size and before.size:
                 rises.append(late.mean() - before.mean())
         return float(np.mean(rises)) if rises else None
+
+    def _task_curves(self, agent: str, task: str) -> list[tuple[Floats, Floats]]:
+        return [found for cell in self.cells(agent, task).values() if (found := curve(cell))]
 
     @cached_property
     def budgets(self) -> dict[str, int]:

@@ -177,13 +177,11 @@ def exact_sentences(report: Report) -> list[tuple[str, str]]:
 
 def _shortfall(report: Report, agent: str) -> str:
     """Where `agent` is furthest from the optimum, and whether more tokens may help."""
-    shares = {
-        task: np.divide([*report.returns(agent, task).values()], report.anchors[task].oracle)
-        for task in report.exact_tasks
-    }
-    worst = min(shares, key=lambda task: shares[task].mean())
-    found = shares[worst]
-    seeds = f" (seeds {min(found):.1%} to {max(found):.1%})" if len(found) > 1 else ""
+    shares = report.shares_of_runs(agent)
+    column = int(np.nanmean(shares, axis=0).argmin())
+    worst, found = report.exact_tasks[column], shares[:, column]
+    found = found[~np.isnan(found)]
+    seeds = f" (seeds {found.min():.1%} to {found.max():.1%})" if len(found) > 1 else ""
     sentence = f"Furthest from it on {worst}, {found.mean():.1%}{seeds}"
     rise = report.late_rise(agent, worst)
     if rise is None:
